@@ -1,6 +1,7 @@
 /*
  * Timers on a queue that one thread runs. The clock is CLOCK_MONOTONIC in nanoseconds, or a value that a test
- * steps. Arming and cancelling is allowed from any thread; callbacks run in the thread that calls timerq_run().
+ * steps. Arming and cancelling is allowed from any thread; callbacks run in the thread that calls timerq_run(). A
+ * timer cancelled by another thread may still be inside its callback when timer_cancel() returns.
  */
 #ifndef LOOP_TIMER_H
 #define LOOP_TIMER_H
