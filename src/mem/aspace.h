@@ -4,6 +4,7 @@
  * Regions may not overlap. An access is 1, 2, 4 or 8 bytes (ports: 1, 2, 4), lies within one region or is split
  * into bytes; what hits no region reads as all ones and is dropped on write. A region with a lock has it held
  * around its callbacks. Regions may be moved or switched on and off while vCPUs run, also from within a callback.
+ * An access that another thread began before aspace_unmap() may still reach the region after it.
  */
 #ifndef MEM_ASPACE_H
 #define MEM_ASPACE_H

@@ -16,6 +16,7 @@
 #define GMEM_LOW_MAX (3ull * GiB)  /* RAM below this, PCI hole above it */
 #define GMEM_HIGH_BASE (4ull * GiB)
 #define GMEM_SLOTS 8
+#define GMEM_ROM_BYTES (32ull * MiB) /* room for all ROMs together, behind RAM in the memfd */
 
 struct gmem_slot {
     u64 gpa, len;   /* bytes, multiples of 4 KiB */
