@@ -1,7 +1,8 @@
 /*
- * Errors as values. A function that can fail for a reason worth telling takes `struct err *err` last and
- * returns a negative errno; the message says what, where and why, and what to do if we know. Callers add
- * context on the way out with err_wrap(). Only `main` prints; nothing here logs or exits.
+ * Errors as values. A function that can fail for a reason worth telling takes `struct err *err`
+ * last and returns a negative errno; the message says what, where and why, and what to do if we
+ * know. Callers add context on the way out with err_wrap(). Only `main` prints; nothing here logs
+ * or exits.
  */
 #ifndef BASE_ERR_H
 #define BASE_ERR_H

@@ -1,6 +1,7 @@
 /*
- * Log lines. Each is put together in one buffer and leaves in one write(), so that lines of several threads never
- * mix. The level is one of the two mutable globals that the project allows (the other: trace switches).
+ * Log lines. Each is put together in one buffer and leaves in one write(), so that lines of several
+ * threads never mix. The level is one of the two mutable globals that the project allows (the
+ * other: trace switches).
  */
 #include "base/log.h"
 

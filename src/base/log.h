@@ -1,4 +1,5 @@
-/* One line to stderr: "trapeze: name: message". Library code returns errors; logs are for what has no caller. */
+/* One line to stderr: "trapeze: name: message". Library code returns errors; logs are for what has
+ * no caller. */
 #ifndef BASE_LOG_H
 #define BASE_LOG_H
 

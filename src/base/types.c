@@ -1,4 +1,5 @@
-/* What runs when a local with a cleanup attribute goes out of scope. Keeps errno, so that it can be returned. */
+/* What runs when a local with a cleanup attribute goes out of scope. Keeps errno, so that it can be
+ * returned. */
 #include "base/types.h"
 
 #include <errno.h>

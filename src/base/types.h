@@ -38,8 +38,8 @@ static inline bool range_fits(u64 start, u64 len, u64 limit)
 }
 
 /* Cleanup of locals; never mixed with goto in one function. */
-void auto_free_fn(void *ptr_to_ptr);   /* free(*p) */
-void auto_close_fn(int *fd);           /* close(*fd) when >= 0 */
+void auto_free_fn(void *ptr_to_ptr); /* free(*p) */
+void auto_close_fn(int *fd);         /* close(*fd) when >= 0 */
 #define auto_free __attribute__((cleanup(auto_free_fn)))
 #define auto_close __attribute__((cleanup(auto_close_fn)))
 

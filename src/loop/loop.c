@@ -2,11 +2,12 @@
  * The event loop: epoll(7), a timer queue and a list of calls from other threads.
  *
  * Invariants:
- *  1. Everything but loop_call() and loop_stop() happens in the thread that runs the loop. loop_once() is never
- *     entered from a callback.
- *  2. ready[next..count) are events of this round not yet handed out. loop_remove() erases a descriptor from it, so
- *     no callback runs for what an earlier callback removed.
- *  3. Whoever gives the loop something from outside (a call, the stop flag, an earlier timer) writes to `wake`.
+ *  1. Everything but loop_call() and loop_stop() happens in the thread that runs the loop.
+ * loop_once() is never entered from a callback.
+ *  2. ready[next..count) are events of this round not yet handed out. loop_remove() erases a
+ * descriptor from it, so no callback runs for what an earlier callback removed.
+ *  3. Whoever gives the loop something from outside (a call, the stop flag, an earlier timer)
+ * writes to `wake`.
  */
 #include "loop/loop.h"
 
@@ -49,7 +50,8 @@ static void wake_up(void *opaque)
     (void)!write(l->wake.fd, &one, sizeof(one));
 }
 
-/* The calls that came in until now, in order. Those that they queue in turn wait for the next round. */
+/* The calls that came in until now, in order. Those that they queue in turn wait for the next
+ * round. */
 static void run_calls(void *opaque, u32 events)
 {
     struct loop *l = opaque;
@@ -173,7 +175,8 @@ int loop_call(struct loop *l, void (*fn)(void *opaque), void *opaque)
     return 0;
 }
 
-/* How long to sleep: until the first timer, but no longer than the caller allows. Negative: for ever. */
+/* How long to sleep: until the first timer, but no longer than the caller allows. Negative: for
+ * ever. */
 static s64 sleep_ns(struct loop *l, s64 timeout_ns)
 {
     s64 deadline = timerq_deadline(&l->timers), until;

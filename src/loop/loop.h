@@ -1,6 +1,6 @@
 /*
- * The event loop: descriptors and timers of one thread, over epoll. All calls are made in that thread, except
- * loop_call() and loop_stop(), which any thread may use.
+ * The event loop: descriptors and timers of one thread, over epoll. All calls are made in that
+ * thread, except loop_call() and loop_stop(), which any thread may use.
  */
 #ifndef LOOP_LOOP_H
 #define LOOP_LOOP_H
@@ -25,7 +25,7 @@ struct timerq *loop_timers(struct loop *l);
 /* The loop_fd stays the caller's and must outlive its registration. */
 int loop_add(struct loop *l, struct loop_fd *f, struct err *err);
 int loop_modify(struct loop *l, struct loop_fd *f, u32 events); /* 0 or -errno */
-void loop_remove(struct loop *l, struct loop_fd *f);            /* safe inside callbacks, also of another fd */
+void loop_remove(struct loop *l, struct loop_fd *f); /* safe inside callbacks, also of another fd */
 
 /* Runs fn(opaque) in the loop's thread, soon. Any thread. -ENOMEM when it cannot be queued. */
 int loop_call(struct loop *l, void (*fn)(void *opaque), void *opaque);

@@ -5,8 +5,8 @@
  *  1. A timer is on the list exactly when its deadline_ns is not TIMER_NEVER.
  *  2. Callbacks run without the lock, so they may arm and cancel any timer of the queue.
  *  3. Timers with equal deadlines fire in the order in which they were armed.
- *  4. One timerq_run() fires at most as many timers as were due when it began: a timer that arms itself again in
- *     the past (a guest may ask for period 0) cannot keep its thread from other work.
+ *  4. One timerq_run() fires at most as many timers as were due when it began: a timer that arms
+ * itself again in the past (a guest may ask for period 0) cannot keep its thread from other work.
  */
 #include "loop/timer.h"
 
@@ -25,7 +25,8 @@ void timerq_fini(struct timerq *q)
 
     if (!q)
         return;
-    /* What is still armed will never fire; a later timer_cancel() must not find the queue any more. */
+    /* What is still armed will never fire; a later timer_cancel() must not find the queue any more.
+     */
     while ((t = q->first)) {
         q->first = t->next;
         t->next = NULL;

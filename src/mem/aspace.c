@@ -3,8 +3,8 @@
  *
  * Invariants:
  *  1. region[0..nregions) is sorted by base, without overlap, and lies within `limit`.
- *  2. The space's lock is never held while a callback runs, so a callback may map and unmap. What a callback gets is
- *     the offset that was true at the lookup, even if the region has moved since.
+ *  2. The space's lock is never held while a callback runs, so a callback may map and unmap. What a
+ * callback gets is the offset that was true at the lookup, even if the region has moved since.
  *
  * Lock order: a region's lock, then the space's. Any thread may call.
  */
@@ -71,8 +71,8 @@ int aspace_map(struct aspace *as, struct io_region *r, struct err *err)
     int rc;
 
     if (!r->len || !range_fits(r->base, r->len, as->limit))
-        return err_set(err, ERANGE, "%s: [0x%" PRIx64 ", +0x%" PRIx64 ") is not within 0x%" PRIx64, r->name,
-                       r->base, r->len, as->limit);
+        return err_set(err, ERANGE, "%s: [0x%" PRIx64 ", +0x%" PRIx64 ") is not within 0x%" PRIx64,
+                       r->name, r->base, r->len, as->limit);
     pthread_rwlock_wrlock(&as->lock);
     rc = map_locked(as, r, err);
     pthread_rwlock_unlock(&as->lock);
@@ -98,7 +98,8 @@ void aspace_unmap(struct aspace *as, struct io_region *r)
 enum target { TARGET_NONE, TARGET_REGION, TARGET_SPLIT };
 
 /* With TARGET_REGION only: the region and the offset in it. */
-static enum target lookup(struct aspace *as, u64 addr, unsigned size, struct io_region **ret_region, u64 *ret_offset)
+static enum target lookup(struct aspace *as, u64 addr, unsigned size, struct io_region **ret_region,
+                          u64 *ret_offset)
 {
     enum target target = TARGET_NONE;
     struct io_region *r;

@@ -1,8 +1,9 @@
 /*
  * Guest-physical memory: one memfd, mapped once.
  *
- * The file holds RAM first, then GMEM_ROM_BYTES for ROMs, all sparse: pages come into being when they are touched.
- * RAM is slot 0 (and slot 1 above 4 GiB); ROMs follow in the order in which they were added.
+ * The file holds RAM first, then GMEM_ROM_BYTES for ROMs, all sparse: pages come into being when
+ * they are touched. RAM is slot 0 (and slot 1 above 4 GiB); ROMs follow in the order in which they
+ * were added.
  *
  * Invariants:
  *  1. Slots do not overlap, and no slot wraps around the end of the address space.
@@ -37,8 +38,9 @@ int gmem_init(struct gmem *m, u64 size, struct err *err)
 
     *m = (struct gmem){.memfd = -1};
     if (!size || size % SIZE_STEP || size > SIZE_MAX_BYTES)
-        return err_set(err, EINVAL,
-                       "guest memory of %" PRIu64 " bytes: must be a multiple of 2 MiB, at most 1 TiB", size);
+        return err_set(
+            err, EINVAL,
+            "guest memory of %" PRIu64 " bytes: must be a multiple of 2 MiB, at most 1 TiB", size);
     fd = memfd_create("guest-memory", MFD_CLOEXEC);
     if (fd < 0)
         return err_sys(err, errno, "guest memory: memfd_create");
@@ -47,7 +49,8 @@ int gmem_init(struct gmem *m, u64 size, struct err *err)
     base = mmap(NULL, mapped, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_NORESERVE, fd, 0);
     if (base == MAP_FAILED)
         return err_sys(err, errno, "guest memory of %llu MiB: mmap", size / MiB);
-    /* A crash of the VMM must not write gigabytes of guest into a core file. Old kernels may refuse. */
+    /* A crash of the VMM must not write gigabytes of guest into a core file. Old kernels may
+     * refuse. */
     madvise(base, mapped, MADV_DONTDUMP);
 
     m->memfd = fd;
@@ -90,7 +93,8 @@ int gmem_add_rom(struct gmem *m, u64 gpa, const void *data, u64 len, struct err 
     u64 offset = last->offset + last->len, padded;
 
     if (!len || len > GMEM_ROM_BYTES)
-        return err_set(err, EINVAL, "ROM of %" PRIu64 " bytes: 1 to %llu are allowed", len, GMEM_ROM_BYTES);
+        return err_set(err, EINVAL, "ROM of %" PRIu64 " bytes: 1 to %llu are allowed", len,
+                       GMEM_ROM_BYTES);
     padded = ALIGN_UP(len, PAGE_BYTES);
     if (gpa % PAGE_BYTES || !range_fits(gpa, padded, GPA_LIMIT))
         return err_set(err, EINVAL, "ROM at 0x%" PRIx64 ": not a page address of the guest", gpa);

@@ -1,10 +1,11 @@
 /*
  * Guest-physical memory: RAM (one memfd) and ROM, as the VMM sees it.
  *
- * RAM is one memfd, sparse, mapped read-write at `hva` (the VMM's view; accelerators may map the same memfd
- * again for the guest's view). It appears to the guest as [0, min(size, 3 GiB)) and, if larger, the rest from
- * 4 GiB on; the hole between holds PCI and fixed devices. Everything taken from a guest is (gpa, len) and goes
- * through the checks here: a range that is not wholly inside one slot is refused.
+ * RAM is one memfd, sparse, mapped read-write at `hva` (the VMM's view; accelerators may map the
+ * same memfd again for the guest's view). It appears to the guest as [0, min(size, 3 GiB)) and, if
+ * larger, the rest from 4 GiB on; the hole between holds PCI and fixed devices. Everything taken
+ * from a guest is (gpa, len) and goes through the checks here: a range that is not wholly inside
+ * one slot is refused.
  *
  * Any thread may call; slots do not change once vCPUs run.
  */
@@ -13,19 +14,20 @@
 
 #include "base/err.h"
 
-#define GMEM_LOW_MAX (3ull * GiB)  /* RAM below this, PCI hole above it */
+#define GMEM_LOW_MAX (3ull * GiB) /* RAM below this, PCI hole above it */
 #define GMEM_HIGH_BASE (4ull * GiB)
 #define GMEM_SLOTS 8
 #define GMEM_ROM_BYTES (32ull * MiB) /* room for all ROMs together, behind RAM in the memfd */
 
 struct gmem_slot {
-    u64 gpa, len;   /* bytes, multiples of 4 KiB */
-    u64 offset;     /* of the slot's first byte in the memfd */
-    u8 *hva;        /* VMM's view of it */
-    bool readonly;  /* ROM: guest writes are dropped */
+    u64 gpa, len;  /* bytes, multiples of 4 KiB */
+    u64 offset;    /* of the slot's first byte in the memfd */
+    u8 *hva;       /* VMM's view of it */
+    bool readonly; /* ROM: guest writes are dropped */
 };
 
-/* Called after the VMM (a device) wrote guest RAM, so that an accelerator can drop what it derived from it. */
+/* Called after the VMM (a device) wrote guest RAM, so that an accelerator can drop what it derived
+ * from it. */
 typedef void gmem_wrote_fn(void *opaque, u64 gpa, u64 len);
 
 struct gmem {
@@ -42,13 +44,14 @@ struct gmem {
 /* size: bytes, a multiple of 2 MiB, up to 1 TiB. Memory is reserved, not touched. */
 int gmem_init(struct gmem *m, u64 size, struct err *err);
 void gmem_fini(struct gmem *m);
-/* Adds a ROM of len bytes at gpa, copied from data (padded with zeros to 4 KiB). Before vCPUs run. */
+/* Adds a ROM of len bytes at gpa, copied from data (padded with zeros to 4 KiB). Before vCPUs run.
+ */
 int gmem_add_rom(struct gmem *m, u64 gpa, const void *data, u64 len, struct err *err);
 
 /* The slot that holds gpa, or NULL. */
 const struct gmem_slot *gmem_find(const struct gmem *m, u64 gpa);
-/* Host pointer to [gpa, gpa+len), or NULL if any byte of it is not RAM (or ROM, for gmem_ptr_ro). Bytes behind
- * it may change at any time under the reader: copy once, check, use. */
+/* Host pointer to [gpa, gpa+len), or NULL if any byte of it is not RAM (or ROM, for gmem_ptr_ro).
+ * Bytes behind it may change at any time under the reader: copy once, check, use. */
 void *gmem_ptr(struct gmem *m, u64 gpa, u64 len);
 const void *gmem_ptr_ro(const struct gmem *m, u64 gpa, u64 len);
 /* Copies; 0 or -EFAULT with nothing copied. gmem_write reports to `wrote`. */

@@ -54,8 +54,10 @@ static void test_long_messages_are_cut(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(test_set_fills_code_and_message), cmocka_unit_test(test_sys_appends_the_reason),
-    cmocka_unit_test(test_wrap_puts_context_in_front), cmocka_unit_test(test_null_object_is_allowed),
+    cmocka_unit_test(test_set_fills_code_and_message),
+    cmocka_unit_test(test_sys_appends_the_reason),
+    cmocka_unit_test(test_wrap_puts_context_in_front),
+    cmocka_unit_test(test_null_object_is_allowed),
     cmocka_unit_test(test_long_messages_are_cut),
 };
 UNIT_MAIN(tests)

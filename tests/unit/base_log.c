@@ -57,7 +57,8 @@ static void test_level_can_be_changed(void **state)
     log_set_level(LOG_DEBUG);
     capture(log_all_levels, text, sizeof(text));
     log_set_level(LOG_WARN);
-    assert_string_equal(text, "trapeze: error: e1\ntrapeze: warning: w\ntrapeze: info: i\ntrapeze: debug: d\n");
+    assert_string_equal(
+        text, "trapeze: error: e1\ntrapeze: warning: w\ntrapeze: info: i\ntrapeze: debug: d\n");
 }
 
 static void test_long_lines_are_cut_but_end(void **state)

@@ -1,4 +1,5 @@
-/* The event loop over pipes: readiness, removal inside callbacks, calls from other threads, timers. */
+/* The event loop over pipes: readiness, removal inside callbacks, calls from other threads, timers.
+ */
 #include "unit.h"
 
 #include "loop/loop.h"

@@ -49,8 +49,12 @@ static void bank_init(struct bank *b, struct aspace *as, u64 base)
     b->as = as;
     for (unsigned i = 0; i < sizeof(b->reg); i++)
         b->reg[i] = (u8)i;
-    b->r = (struct io_region){
-        .name = "bank", .base = base, .len = sizeof(b->reg), .ops = &bank_ops, .opaque = b, .lock = &b->lock};
+    b->r = (struct io_region){.name = "bank",
+                              .base = base,
+                              .len = sizeof(b->reg),
+                              .ops = &bank_ops,
+                              .opaque = b,
+                              .lock = &b->lock};
 }
 
 static void test_sizes_and_unaligned_accesses(void **state)

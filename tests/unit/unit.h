@@ -2,6 +2,7 @@
 #ifndef UNIT_UNIT_H
 #define UNIT_UNIT_H
 
+#include "base/types.h"
 #include <errno.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -10,13 +11,20 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <cmocka.h>
-#include "base/types.h"
 
-#define UNIT_MAIN(tests)                                                                                               \
-    int main(void)                                                                                                     \
-    {                                                                                                                  \
-        return cmocka_run_group_tests(tests, NULL, NULL);                                                              \
+#include <cmocka.h>
+
+/* Skips the running case; the reason is shown at the end of `make check`. */
+#define UNIT_SKIP(reason)                \
+    do {                                 \
+        print_message("# " reason "\n"); \
+        skip();                          \
+    } while (0)
+
+#define UNIT_MAIN(tests)                                  \
+    int main(void)                                        \
+    {                                                     \
+        return cmocka_run_group_tests(tests, NULL, NULL); \
     }
 
 #endif
