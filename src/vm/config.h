@@ -1,0 +1,73 @@
+/*
+ * What a machine is made of, as asked for: filled by the options of `trapeze run` (vm/option.h),
+ * read by everything that builds the machine, never changed once the machine exists.
+ */
+#ifndef VM_CONFIG_H
+#define VM_CONFIG_H
+
+#include "base/err.h"
+#include <netinet/in.h>
+
+#define VM_CPUS_MAX 32
+#define VM_MEMORY_MIN (2 * MiB)
+#define VM_MEMORY_MAX (64 * GiB)
+#define VM_DISKS 16
+#define VM_NETS 8
+#define VM_HOSTFWDS 16
+#define VM_DISK_SERIAL_LEN 20 /* virtio 1.2, 5.2.6: VIRTIO_BLK_ID_BYTES */
+
+struct vm_disk_config {
+    char *path;
+    bool readonly;
+    char serial[VM_DISK_SERIAL_LEN + 1]; /* empty: none */
+};
+
+/* A port of the host that leads to one of the guest's (user-mode network). */
+struct vm_hostfwd {
+    bool udp;
+    struct in_addr host_addr, guest_addr; /* guest_addr 0.0.0.0: the first address that DHCP gave */
+    u16 host_port, guest_port;
+};
+
+enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
+
+struct vm_net_config {
+    enum vm_net_kind kind;
+    char ifname[16]; /* tap */
+    struct vm_hostfwd fwd[VM_HOSTFWDS];
+    unsigned nfwds;
+};
+
+enum vm_serial_kind { VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL_UNIX, VM_SERIAL_NULL };
+
+struct vm_serial_config {
+    enum vm_serial_kind kind;
+    char *path; /* file, unix */
+};
+
+struct vm_config {
+    char name[64];
+    char *kernel, *initrd, *append; /* NULL: none */
+    char *root;                     /* where host records live; NULL: the default place */
+    char *trace;                    /* trace points to switch on; NULL: none */
+    u64 memory_bytes;
+    unsigned cpus;
+    char cpu[32];
+    char accel[16];
+    struct vm_disk_config disk[VM_DISKS];
+    unsigned ndisks;
+    struct vm_net_config net[VM_NETS];
+    unsigned nnets; /* 0: one of kind user */
+    struct vm_serial_config serial;
+    bool no_reboot;
+    bool has_debug_console, has_debug_exit;
+    u16 debug_console_port, debug_exit_port;
+    char *debug_console_path; /* NULL: standard error */
+};
+
+void vm_config_init(struct vm_config *c);
+void vm_config_fini(struct vm_config *c);
+/* What single options cannot see: missing ones, and ones that contradict each other. */
+int vm_config_check(const struct vm_config *c, struct err *err);
+
+#endif
