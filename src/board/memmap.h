@@ -1,6 +1,6 @@
 /*
- * Where things are in the PC's address spaces. RAM is [0, 3 GiB) and from 4 GiB on (mem/gmem.h); everything of the
- * machine that is not RAM lies between, except the 64-bit PCI window above RAM.
+ * Where things are in the PC's address spaces. RAM is [0, 3 GiB) and from 4 GiB on (mem/gmem.h);
+ * everything of the machine that is not RAM lies between, except the 64-bit PCI window above RAM.
  */
 #ifndef BOARD_MEMMAP_H
 #define BOARD_MEMMAP_H
@@ -23,7 +23,8 @@
 #define MEMMAP_HPET 0xfed00000ull
 #define MEMMAP_LAPIC 0xfee00000ull
 
-/* Interrupt pins of the I/O APIC ("gsi"). INTA..INTD of PCI slot n use MEMMAP_GSI_PCI + (n + pin) % 8. */
+/* Interrupt pins of the I/O APIC ("gsi"). INTA..INTD of PCI slot n use MEMMAP_GSI_PCI + (n + pin)
+ * % 8. */
 #define MEMMAP_GSIS 24
 #define MEMMAP_GSI_PIT 2 /* ISA interrupt 0 arrives here */
 #define MEMMAP_GSI_SCI 9
@@ -33,10 +34,10 @@
 /* Ports */
 #define MEMMAP_PORT_FW_CFG 0x510
 #define MEMMAP_PORT_PVPANIC 0x505
-#define MEMMAP_PORT_PM 0x600 /* PM1 event, PM1 control, PM timer */
-#define MEMMAP_PORT_RESET 0xcf9
+#define MEMMAP_PORT_PM 0x600 /* device/acpi_pm.h says what is where */
 
-/* Low memory of boot protocols, all below 640 KiB, and the tables for the guest at the top of the first MiB. */
+/* Low memory of boot protocols, all below 640 KiB, and the tables for the guest at the top of the
+ * first MiB. */
 #define MEMMAP_EBDA 0x9fc00ull
 #define MEMMAP_ACPI 0xe0000ull
 #define MEMMAP_ACPI_LEN 0x10000ull
