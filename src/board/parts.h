@@ -1,0 +1,38 @@
+/* The board's inside, for the files of this folder. */
+#ifndef BOARD_PARTS_H
+#define BOARD_PARTS_H
+
+#include "board/board.h"
+#include "device/acpi_pm.h"
+#include "device/i8042.h"
+#include "device/ioapic.h"
+#include "device/lapic.h"
+#include "device/pic.h"
+#include "device/pit.h"
+#include "device/ports.h"
+#include "device/rtc.h"
+#include "device/serial.h"
+
+struct board {
+    struct board_config config;
+    struct aspace mmio, pio;
+    bool has_intc; /* pic, pit, ioapic and lapic are ours */
+    struct pic pic;
+    struct pit pit;
+    struct ioapic ioapic;
+    struct lapic_bus lapic;
+    struct rtc rtc;
+    struct serial com1;
+    struct acpi_pm pm;
+    struct i8042 i8042;
+    struct ports ports;
+    struct pci_host *pci;
+    u64 mmio64_base, mmio64_len;
+    struct boot_image *image; /* NULL: nothing opened */
+    const char *boot_way;
+};
+
+/* The interrupt controllers as an accelerator without its own sees them. */
+struct accel_intc board_intc(struct board *b);
+
+#endif
