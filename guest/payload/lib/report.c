@@ -1,0 +1,86 @@
+/* Output, TAP lines and the end of the run. One thread; no state but the counters. */
+#include <stdarg.h>
+#include "payload.h"
+
+static unsigned cases, failures;
+
+static void put(char c)
+{
+    outb(PORT_DEBUG, (u8)c);
+}
+
+static void put_number(unsigned long v, unsigned base)
+{
+    char digits[24];
+    unsigned n = 0;
+
+    do {
+        digits[n++] = "0123456789abcdef"[v % base];
+        v /= base;
+    } while (v);
+    while (n)
+        put(digits[--n]);
+}
+
+static void put_signed(long v)
+{
+    if (v < 0)
+        put('-');
+    put_number(v < 0 ? -(unsigned long)v : (unsigned long)v, 10);
+}
+
+void say(const char *fmt, ...)
+{
+    va_list args;
+
+    va_start(args, fmt);
+    for (; *fmt; fmt++) {
+        bool wide = false;
+
+        if (*fmt != '%') {
+            put(*fmt);
+            continue;
+        }
+        if (*++fmt == 'l') {
+            wide = true;
+            fmt++;
+        }
+        if (*fmt == 's')
+            for (const char *s = va_arg(args, const char *); *s; s++)
+                put(*s);
+        else if (*fmt == 'c')
+            put((char)va_arg(args, int));
+        else if (*fmt == 'd')
+            put_signed(wide ? va_arg(args, long) : va_arg(args, int));
+        else
+            put_number(wide ? va_arg(args, unsigned long) : va_arg(args, unsigned), *fmt == 'x' ? 16 : 10);
+    }
+    va_end(args);
+}
+
+void report(bool ok, const char *name)
+{
+    cases++;
+    failures += !ok;
+    say("%s %u - %s\n", ok ? "ok" : "not ok", cases, name);
+}
+
+void report_skip(const char *name, const char *why)
+{
+    cases++;
+    say("ok %u - %s # SKIP %s\n", cases, name, why);
+}
+
+void finish(void)
+{
+    say("1..%u\n", cases);
+    for (;;)
+        outl(PORT_EXIT, failures != 0);
+}
+
+void expect_shutdown(void)
+{
+    say("1..%u\n# expect-shutdown\n", cases);
+    if (failures)
+        finish();
+}
