@@ -66,5 +66,8 @@ int err_wrap(struct err *err, const char *fmt, ...)
     va_end(ap);
     append(err->msg, sizeof(err->msg), ": ");
     append(err->msg, sizeof(err->msg), inner);
+    /* Whoever failed without saying so still failed: never turn that into success. */
+    if (!err->code)
+        err->code = EIO;
     return -err->code;
 }

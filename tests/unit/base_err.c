@@ -30,6 +30,13 @@ static void test_wrap_puts_context_in_front(void **state)
     assert_string_equal(err.msg, "disk0: short read");
 }
 
+static void test_wrap_never_says_success(void **state)
+{
+    struct err err = ERR_INIT;
+
+    assert_int_equal(err_wrap(&err, "disk%d", 0), -EIO);
+}
+
 static void test_null_object_is_allowed(void **state)
 {
     assert_int_equal(err_set(NULL, EINVAL, "x"), -EINVAL);
@@ -57,6 +64,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_set_fills_code_and_message),
     cmocka_unit_test(test_sys_appends_the_reason),
     cmocka_unit_test(test_wrap_puts_context_in_front),
+    cmocka_unit_test(test_wrap_never_says_success),
     cmocka_unit_test(test_null_object_is_allowed),
     cmocka_unit_test(test_long_messages_are_cut),
 };
