@@ -4,7 +4,7 @@
 A tier is a folder here. Its C programs and scripts are registered with Meson (`suite:` names the
 tier); files ending in .bats are found by themselves. Programs report in TAP, one line per case, or
 by exit status: 0 passed, 77 skipped with the last line of output as the reason, anything else failed.
-The tier `sanitize` runs the unit, device and fault tiers again in a build with ASan and UBSan, made
+The tier `sanitize` runs the unit, device, fault and fuzz tiers again in a build with ASan and UBSan, made
 by clang without a warning where clang is installed.
 The last line is `N passed, N failed, N skipped`; the exit status is 0 when nothing failed.
 """
@@ -18,7 +18,7 @@ import sys
 from collections import Counter, namedtuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-SANITIZED_TIERS = ('unit', 'device', 'fault')
+SANITIZED_TIERS = ('unit', 'device', 'fault', 'fuzz')
 BATS_LIMIT_S = 600
 TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *skip\b:? *(.*))?$', re.IGNORECASE)
 
