@@ -10,6 +10,8 @@
  */
 #include "mem/aspace.h"
 
+#include "mem/trace.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <string.h>
@@ -63,6 +65,7 @@ static int map_locked(struct aspace *as, struct io_region *r, struct err *err)
     as->region[at] = r;
     as->nregions++;
     r->mapped = true;
+    trace_mem_map(r->name, r->base, r->len);
     return 0;
 }
 
@@ -90,6 +93,7 @@ void aspace_unmap(struct aspace *as, struct io_region *r)
         as->nregions--;
         memmove(&as->region[at], &as->region[at + 1], (as->nregions - at) * sizeof(as->region[0]));
         r->mapped = false;
+        trace_mem_unmap(r->name, r->base);
     }
     pthread_rwlock_unlock(&as->lock);
 }
@@ -156,6 +160,7 @@ u64 aspace_read(struct aspace *as, u64 addr, unsigned size)
 
     switch (lookup(as, addr, size, &r, &offset)) {
     case TARGET_NONE:
+        trace_mem_lost_read(addr, size);
         return size_mask(size);
     case TARGET_REGION:
         return read_region(r, offset, size);
@@ -178,6 +183,7 @@ void aspace_write(struct aspace *as, u64 addr, unsigned size, u64 value)
 
     switch (lookup(as, addr, size, &r, &offset)) {
     case TARGET_NONE:
+        trace_mem_lost_write(addr, size, value);
         return;
     case TARGET_REGION:
         write_region(r, offset, size, value);

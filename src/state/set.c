@@ -11,6 +11,8 @@
  */
 #include "state/set.h"
 
+#include "state/trace.h"
+
 #include <errno.h>
 #include <inttypes.h>
 #include <stdlib.h>
@@ -63,6 +65,7 @@ static int save_entry(struct state_entry *e, const struct state_sink *to, struct
     if (e->pre_save)
         e->pre_save(e->opaque);
     state_table_save(t, e->object, buf);
+    trace_state_save(e->name, e->instance, len);
     return state_write_section(to, e->name, e->instance, t->version, buf, len, err);
 }
 
@@ -100,6 +103,7 @@ static int stage_entry(struct state_entry *e, const struct state_section *sectio
     rc = state_read_bytes(from, section, buf, err);
     if (rc)
         return rc;
+    trace_state_load(e->name, e->instance, section->version);
     /* What an older version does not have stays as it is. */
     memcpy(e->scratch, e->object, t->size);
     return state_table_load(t, section->version, buf, e->scratch, err);

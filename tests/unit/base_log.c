@@ -1,27 +1,7 @@
 /* Log lines, read back from a pipe in the place of stderr. */
-#include "unit.h"
+#include "capture.h"
 
 #include "base/log.h"
-
-#include <unistd.h>
-
-/* Runs fn with stderr in a pipe and gives back what it wrote. */
-static void capture(void (*fn)(void), char *ret_text, size_t size)
-{
-    int saved = dup(STDERR_FILENO), ends[2];
-    ssize_t n;
-
-    assert_int_equal(pipe(ends), 0);
-    dup2(ends[1], STDERR_FILENO);
-    close(ends[1]);
-    fn();
-    dup2(saved, STDERR_FILENO);
-    close(saved);
-    n = read(ends[0], ret_text, size - 1);
-    close(ends[0]);
-    assert_true(n >= 0);
-    ret_text[n] = '\0';
-}
 
 static void log_all_levels(void)
 {
@@ -46,7 +26,7 @@ static void test_default_level_is_warn(void **state)
 {
     char text[2048];
 
-    capture(log_all_levels, text, sizeof(text));
+    capture_stderr(log_all_levels, text, sizeof(text));
     assert_string_equal(text, "trapeze: error: e1\ntrapeze: warning: w\n");
 }
 
@@ -55,7 +35,7 @@ static void test_level_can_be_changed(void **state)
     char text[2048];
 
     log_set_level(LOG_DEBUG);
-    capture(log_all_levels, text, sizeof(text));
+    capture_stderr(log_all_levels, text, sizeof(text));
     log_set_level(LOG_WARN);
     assert_string_equal(
         text, "trapeze: error: e1\ntrapeze: warning: w\ntrapeze: info: i\ntrapeze: debug: d\n");
@@ -65,7 +45,7 @@ static void test_long_lines_are_cut_but_end(void **state)
 {
     char text[4096];
 
-    capture(log_long_line, text, sizeof(text));
+    capture_stderr(log_long_line, text, sizeof(text));
     assert_true(strlen(text) <= 1024);
     assert_int_equal(text[strlen(text) - 1], '\n');
 }
