@@ -121,7 +121,8 @@ static void *call_from_thread(void *opaque)
     struct counter *c = opaque;
 
     for (int i = 0; i < 100; i++)
-        loop_call(c->l, count_and_stop, c);
+        if (loop_call(c->l, count_and_stop, c))
+            loop_stop(c->l);
     return NULL;
 }
 
