@@ -5,7 +5,8 @@ A tier is a folder here. Its C programs and scripts are registered with Meson (`
 tier); files ending in .bats are found by themselves. Programs report in TAP, one line per case, or
 by exit status: 0 passed, 77 skipped with the last line of output as the reason, anything else failed.
 The tier `sanitize` runs the unit, device, fault and fuzz tiers again in a build with ASan and UBSan, made
-by clang without a warning where clang is installed.
+by clang without a warning where clang is installed. The tier `tsan` does so with TSan, and only when
+it is asked for by name.
 The last line is `N passed, N failed, N skipped`; the exit status is 0 when nothing failed.
 """
 import argparse
@@ -19,6 +20,7 @@ from collections import Counter, namedtuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SANITIZED_TIERS = ('unit', 'device', 'fault', 'fuzz')
+SANITIZERS = {'sanitize': 'address,undefined', 'tsan': 'thread'}
 BATS_LIMIT_S = 600
 TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *skip\b:? *(.*))?$', re.IGNORECASE)
 
@@ -109,22 +111,22 @@ def run_bats(tier, env):
     return cases
 
 
-def run_sanitize(build, env):
+def run_sanitized(tier, build, env):
     """Builds once more with sanitizers; with clang, a warning is an error."""
-    where = build + '-sanitize'
+    where = f'{build}-{tier}'
     clang = shutil.which('clang')
     env = dict(env, CC='clang' if clang else 'gcc', ASAN_OPTIONS='abort_on_error=1',
                UBSAN_OPTIONS='halt_on_error=1:abort_on_error=1:print_stacktrace=1')
     if not os.path.exists(os.path.join(where, 'build.ninja')):
-        setup = ['meson', 'setup', where, ROOT, '-Db_sanitize=address,undefined', '-Db_lundef=false',
+        setup = ['meson', 'setup', where, ROOT, '-Db_sanitize=' + SANITIZERS[tier], '-Db_lundef=false',
                  '-Doptimization=1', '-Dwerror=' + ('true' if clang else 'false')]
         subprocess.run(setup, env=env, check=True, stdout=subprocess.DEVNULL)
     made = subprocess.run(['ninja', '-C', where], env=env, stdout=subprocess.PIPE, text=True)
     if made.returncode:
         print(made.stdout)
-        return [Case('sanitize', 'build with ' + env['CC'], 'failed', '')]
-    built = Case('sanitize', 'build with ' + env['CC'], 'passed', '')
-    return [built] + run_meson(where, SANITIZED_TIERS, 'sanitize', env)
+        return [Case(tier, 'build with ' + env['CC'], 'failed', '')]
+    built = Case(tier, 'build with ' + env['CC'], 'passed', '')
+    return [built] + run_meson(where, SANITIZED_TIERS, tier, env)
 
 
 def report(cases):
@@ -159,7 +161,9 @@ def main():
             if not only or tier in only:
                 cases += run_bats(tier, env)
     if not only or 'sanitize' in only:
-        cases += run_sanitize(build, env)
+        cases += run_sanitized('sanitize', build, env)
+    if 'tsan' in only:
+        cases += run_sanitized('tsan', build, env)
     return report(cases)
 
 

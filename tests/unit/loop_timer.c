@@ -160,6 +160,35 @@ static void test_real_clock_runs_what_is_due(void **state)
     timerq_fini(&q);
 }
 
+static void *arm_often(void *opaque)
+{
+    struct probe *p = opaque;
+
+    for (unsigned i = 0; i < 1000; i++) {
+        timer_arm(&p->t, i);
+        timer_cancel(&p->t);
+    }
+    timer_arm(&p->t, 5);
+    return NULL;
+}
+
+static void test_other_threads_may_arm_and_cancel(void **state)
+{
+    struct timerq q;
+    struct probe a;
+    pthread_t thread;
+
+    stepped_init(&q);
+    probe_init(&a, &q, 'a');
+    assert_int_equal(pthread_create(&thread, NULL, arm_often, &a), 0);
+    for (unsigned i = 0; i < 1000; i++)
+        timerq_run(&q);
+    pthread_join(thread, NULL);
+    timerq_step(&q, 10);
+    assert_true(a.fired > 0);
+    timerq_fini(&q);
+}
+
 static void test_zeroed_objects(void **state)
 {
     struct timer t = {0};
@@ -178,6 +207,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_period_zero_cannot_hold_the_thread),
     cmocka_unit_test(test_owner_hears_of_earlier_deadlines_only),
     cmocka_unit_test(test_real_clock_runs_what_is_due),
+    cmocka_unit_test(test_other_threads_may_arm_and_cancel),
     cmocka_unit_test(test_zeroed_objects),
 };
 UNIT_MAIN(tests)

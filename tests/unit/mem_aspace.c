@@ -175,6 +175,41 @@ static void test_full_space_is_refused(void **state)
     aspace_fini(&as);
 }
 
+/* Moves a region back and forth, as a guest that programs a BAR does. */
+static void *move_often(void *opaque)
+{
+    struct bank *b = opaque;
+
+    for (unsigned i = 0; i < 1000; i++) {
+        aspace_unmap(b->as, &b->r);
+        b->r.base = i & 1 ? 0x100 : 0x200;
+        if (aspace_map(b->as, &b->r, NULL))
+            return b;
+    }
+    return NULL;
+}
+
+static void test_regions_move_while_others_read(void **state)
+{
+    struct aspace as;
+    struct bank a;
+    pthread_t thread;
+    void *failed = &a;
+
+    aspace_init(&as, 65536);
+    bank_init(&a, &as, 0x100);
+    assert_int_equal(aspace_map(&as, &a.r, NULL), 0);
+    assert_int_equal(pthread_create(&thread, NULL, move_often, &a), 0);
+    for (unsigned i = 0; i < 1000; i++) {
+        u64 value = aspace_read(&as, 0x105, 1);
+
+        assert_true(value == 5 || value == 0xff);
+    }
+    pthread_join(thread, &failed);
+    assert_null(failed);
+    aspace_fini(&as);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_sizes_and_unaligned_accesses),
     cmocka_unit_test(test_nothing_there_reads_as_ones),
@@ -182,5 +217,6 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_overlap_and_range_are_refused),
     cmocka_unit_test(test_callback_may_move_its_own_region),
     cmocka_unit_test(test_full_space_is_refused),
+    cmocka_unit_test(test_regions_move_while_others_read),
 };
 UNIT_MAIN(tests)
