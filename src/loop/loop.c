@@ -37,6 +37,7 @@ struct loop {
     int next, count;
     bool no_pwait2; /* the kernel knows only milliseconds */
     atomic_bool stop;
+    _Atomic pthread_t thread; /* the last that ran a round */
     pthread_mutex_t lock; /* protects calls and last_call */
     struct call *calls, **last_call;
 };
@@ -48,6 +49,15 @@ static void wake_up(void *opaque)
     u64 one = 1;
 
     (void)!write(l->wake.fd, &one, sizeof(one));
+}
+
+/* Any thread. The loop's own looks at its timers before it sleeps, and needs no waking. */
+static void timers_earlier(void *opaque)
+{
+    struct loop *l = opaque;
+
+    if (!pthread_equal(l->thread, pthread_self()))
+        wake_up(l);
 }
 
 /* The calls that came in until now, in order. Those that they queue in turn wait for the next
@@ -82,7 +92,7 @@ int loop_new(struct loop **ret_loop, struct err *err)
     l->wake = (struct loop_fd){.fd = -1, .events = EPOLLIN, .ready = run_calls, .opaque = l};
     pthread_mutex_init(&l->lock, NULL);
     timerq_init(&l->timers);
-    l->timers.earlier = wake_up;
+    l->timers.earlier = timers_earlier;
     l->timers.opaque = l;
     l->epoll = epoll_create1(EPOLL_CLOEXEC);
     if (l->epoll >= 0)
@@ -211,6 +221,7 @@ int loop_once(struct loop *l, s64 timeout_ns)
     int n;
 
     assert(l->next == l->count);
+    l->thread = pthread_self();
     n = wait_events(l, sleep_ns(l, timeout_ns));
     if (n < 0 && n != -EINTR)
         return n;
