@@ -12,8 +12,8 @@
 /* PCI host bridge. Firmware and kernels find BARs assigned here or assign them themselves. */
 #define MEMMAP_MMIO32_BASE 0xc0000000ull
 #define MEMMAP_MMIO32_LEN 0x20000000ull
-#define MEMMAP_ECAM_BASE 0xe0000000ull /* 1 MiB for each of 256 buses */
-#define MEMMAP_ECAM_BUSES 256
+#define MEMMAP_ECAM_BASE 0xe0000000ull /* 1 MiB for each bus */
+#define MEMMAP_ECAM_BUSES 1
 #define MEMMAP_ECAM_LEN (MEMMAP_ECAM_BUSES * MiB)
 #define MEMMAP_MMIO64_LEN (16 * GiB) /* its base depends on RAM: board_mmio64_base() */
 #define MEMMAP_PCI_IO_BASE 0xc000    /* I/O BARs: [0xc000, 0x10000) */
