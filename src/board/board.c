@@ -187,6 +187,7 @@ void board_free(struct board *b)
 {
     if (!b)
         return;
+    boot_close(b);
     pci_host_free(b->pci);
     i8042_fini(&b->i8042);
     acpi_pm_fini(&b->pm);

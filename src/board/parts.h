@@ -30,8 +30,11 @@ struct board {
     u64 mmio64_base, mmio64_len;
     struct boot_image *image; /* NULL: nothing opened */
     const char *boot_way;
+    bool boot_kaslr; /* the board has randomized addresses */
 };
 
+/* Forgets the opened kernel. */
+void boot_close(struct board *b);
 /* The interrupt controllers as an accelerator without its own sees them. */
 struct accel_intc board_intc(struct board *b);
 

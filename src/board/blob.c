@@ -1,0 +1,99 @@
+/* Files to boot, read in pieces. Thread: the one that starts or resets the machine. */
+#include "board/blob.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+static void set_name(struct blob *b, const char *path)
+{
+    size_t len = strlen(path), keep = sizeof(b->name) - 1;
+
+    snprintf(b->name, sizeof(b->name), "%s", len > keep ? path + len - keep : path);
+}
+
+int blob_open(struct blob *b, const char *path, struct err *err)
+{
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    struct stat st;
+
+    if (fd < 0 || fstat(fd, &st))
+        return err_sys(err, errno, "%s: cannot be opened", path);
+    if (!S_ISREG(st.st_mode))
+        return err_set(err, EINVAL, "%s: is not a regular file", path);
+    *b = BLOB_INIT;
+    set_name(b, path);
+    b->len = (u64)st.st_size;
+    b->fd = fd;
+    fd = -1;
+    return 0;
+}
+
+int blob_alloc(struct blob *b, u64 len, const char *name, struct err *err)
+{
+    void *mem =
+        mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+    if (mem == MAP_FAILED)
+        return err_sys(err, errno, "%s: no memory for %" PRIu64 " bytes", name, len);
+    *b = (struct blob){.fd = -1, .mem = mem, .len = len};
+    set_name(b, name);
+    return 0;
+}
+
+void blob_close(struct blob *b)
+{
+    if (b->mem)
+        munmap(b->mem, b->len);
+    else if (b->fd > 0)
+        close(b->fd);
+    *b = BLOB_INIT;
+}
+
+static int read_fd(const struct blob *b, u64 offset, u8 *buf, u64 len, struct err *err)
+{
+    while (len) {
+        ssize_t n = pread(b->fd, buf, len, (off_t)offset);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return err_sys(err, errno, "%s: cannot be read", b->name);
+        if (n == 0)
+            return err_set(err, EIO, "%s: has become shorter while it was read", b->name);
+        buf += n;
+        offset += (u64)n;
+        len -= (u64)n;
+    }
+    return 0;
+}
+
+int blob_read(const struct blob *b, u64 offset, void *buf, u64 len, struct err *err)
+{
+    if (!range_fits(offset, len, b->len))
+        return err_set(err, EIO, "%s: ends before byte 0x%" PRIx64, b->name, offset + len);
+    if (!b->mem)
+        return read_fd(b, offset, buf, len, err);
+    memcpy(buf, b->mem + offset, len);
+    return 0;
+}
+
+int blob_load(const struct blob *b, u64 offset, struct gmem *ram, u64 gpa, u64 len, struct err *err)
+{
+    void *to = len ? gmem_ptr(ram, gpa, len) : NULL;
+    int rc;
+
+    if (!len)
+        return 0;
+    if (!to)
+        return err_set(err, EFAULT, "%s: 0x%" PRIx64 " bytes do not fit into memory at 0x%" PRIx64,
+                       b->name, len, gpa);
+    rc = blob_read(b, offset, to, len, err);
+    gmem_wrote(ram, gpa, len);
+    return rc;
+}
