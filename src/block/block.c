@@ -1,0 +1,359 @@
+/*
+ * Disks: raw images opened, requests checked, what needs no waiting done at once.
+ *
+ * Invariants:
+ * 1. A request lies within the size that the image had when it was opened. If the file has shrunk
+ * since, reads past its end fail with -EIO; writes never make it longer than that size.
+ * 2. A flush is answered only after everything written before it is on the disk; one failed flush
+ * fails all later ones, because the kernel reports a lost page once and then calls it clean.
+ *
+ * Threads: block_try() and block_submit() from any; block_execute() from engines' threads.
+ */
+#include "block/disk.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <time.h>
+#include <unistd.h>
+
+/* A vCPU waits through at most this much copying, and when the page cache throttled it longer than
+ * this once, its writes go to the engine for a while. */
+#define INLINE_BYTES_MAX (512 * KiB)
+#define INLINE_SLOW_NS 2000000ll
+#define INLINE_PAUSE_NS 100000000ll
+#define ZEROS_BYTES (64 * KiB)
+
+static s64 now_ns(void)
+{
+    struct timespec t;
+
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return t.tv_sec * NS_PER_S + t.tv_nsec;
+}
+
+/* --- opening --- */
+
+static int image_lock(int fd, const char *path, bool readonly, struct err *err)
+{
+    struct flock fl = {.l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+
+    if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
+        return 0;
+    if (errno == EAGAIN || errno == EACCES)
+        return err_set(err, EBUSY, "%s: another machine uses this image%s", path,
+                       readonly ? " for writing" : "; open it with ro if all its users only read");
+    return err_sys(err, errno, "%s: cannot lock it", path);
+}
+
+static int image_size(int fd, const char *path, u64 *ret_size, struct err *err)
+{
+    struct stat st;
+
+    if (fstat(fd, &st))
+        return err_sys(err, errno, "%s", path);
+    if (S_ISREG(st.st_mode))
+        *ret_size = (u64)st.st_size;
+    else if (!S_ISBLK(st.st_mode))
+        return err_set(err, EINVAL, "%s: neither a regular file nor a block device", path);
+    else if (ioctl(fd, BLKGETSIZE64, ret_size))
+        return err_sys(err, errno, "%s: size", path);
+    if (*ret_size < 512)
+        return err_set(err, EINVAL, "%s: smaller than one sector (512 bytes)", path);
+    return 0;
+}
+
+static struct block *disk_alloc(const char *path)
+{
+    struct block *b = calloc(1, sizeof(*b));
+
+    if (!b)
+        return NULL;
+    b->fd = -1;
+    pthread_mutex_init(&b->lock, NULL);
+    pthread_cond_init(&b->idle, NULL);
+    b->path = strdup(path);
+    if (b->path)
+        return b;
+    block_close(b);
+    return NULL;
+}
+
+int block_open(const char *path, const struct block_options *o, struct block_engine *e,
+               struct block **ret_disk, struct err *err)
+{
+    struct block *b = disk_alloc(path);
+    int rc = 0;
+
+    if (!b)
+        return err_set(err, ENOMEM, "%s: no memory", path);
+    b->readonly = o->readonly;
+    b->can_discard = !o->readonly;
+    b->engine = e;
+    b->fd = open(path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (b->fd < 0)
+        rc = err_sys(err, errno, "%s", path);
+    if (!rc)
+        rc = image_size(b->fd, path, &b->size, err);
+    if (!rc)
+        rc = image_lock(b->fd, path, o->readonly, err);
+    if (rc) {
+        block_close(b);
+        return rc;
+    }
+    b->size = ALIGN_DOWN(b->size, 512);
+    *ret_disk = b;
+    return 0;
+}
+
+void block_close(struct block *b)
+{
+    if (!b)
+        return;
+    if (b->fd >= 0)
+        close(b->fd); /* lets go of the lock as well */
+    pthread_mutex_destroy(&b->lock);
+    pthread_cond_destroy(&b->idle);
+    free(b->path);
+    free(b);
+}
+
+u64 block_size(const struct block *b)
+{
+    return b->size;
+}
+
+bool block_readonly(const struct block *b)
+{
+    return b->readonly;
+}
+
+bool block_can_discard(const struct block *b)
+{
+    return b->can_discard;
+}
+
+/* --- doing --- */
+
+void block_advance(struct block_req *r, size_t n)
+{
+    r->moved += n;
+    while (n && r->niov) {
+        size_t part = MIN(n, r->iov->iov_len);
+
+        r->iov->iov_base = (u8 *)r->iov->iov_base + part;
+        r->iov->iov_len -= part;
+        n -= part;
+        if (!r->iov->iov_len) {
+            r->iov++;
+            r->niov--;
+        }
+    }
+}
+
+static int move_all(struct block_req *r)
+{
+    while (r->moved < r->len) {
+        off_t at = (off_t)(r->offset + r->moved);
+        ssize_t n = r->op == BLOCK_READ ? preadv(r->disk->fd, r->iov, (int)r->niov, at)
+                                        : pwritev(r->disk->fd, r->iov, (int)r->niov, at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            return -EIO; /* invariant 1 */
+        block_advance(r, (size_t)n);
+    }
+    return 0;
+}
+
+static int write_zeros(struct block_req *r)
+{
+    static const u8 zeros[ZEROS_BYTES];
+
+    while (r->moved < r->len) {
+        ssize_t n = pwrite(r->disk->fd, zeros, MIN(r->len - r->moved, ZEROS_BYTES),
+                           (off_t)(r->offset + r->moved));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? -errno : -EIO;
+        r->moved += (u64)n;
+    }
+    return 0;
+}
+
+int block_fallocate_mode(const struct block_req *r)
+{
+    bool hole = r->op == BLOCK_DISCARD || r->unmap;
+
+    return FALLOC_FL_KEEP_SIZE | (hole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+}
+
+static int zero_range(struct block_req *r)
+{
+    if (fallocate(r->disk->fd, block_fallocate_mode(r), (off_t)r->offset, (off_t)r->len) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP)
+        return -errno;
+    return r->op == BLOCK_DISCARD
+               ? 0
+               : write_zeros(r); /* a discard is advice; this host cannot take it */
+}
+
+u64 block_flush_begin(struct block *b)
+{
+    return atomic_load(&b->written);
+}
+
+int block_flush_end(struct block *b, u64 begun, int result)
+{
+    if (result)
+        atomic_store(&b->flush_failed, true);
+    else if (!atomic_load(&b->flush_failed))
+        atomic_store(&b->flushed, begun);
+    return atomic_load(&b->flush_failed) ? -EIO : 0;
+}
+
+static int flush(struct block *b)
+{
+    u64 begun = block_flush_begin(b);
+
+    return block_flush_end(b, begun, fdatasync(b->fd) ? -errno : 0);
+}
+
+int block_execute(struct block_req *r)
+{
+    switch (r->op) {
+    case BLOCK_READ:
+    case BLOCK_WRITE:
+        return move_all(r);
+    case BLOCK_FLUSH:
+        return flush(r->disk);
+    case BLOCK_DISCARD:
+    case BLOCK_ZERO:
+        return zero_range(r);
+    }
+    return -EINVAL;
+}
+
+/* --- requests --- */
+
+static int check(const struct block *b, const struct block_req *r)
+{
+    if (r->op == BLOCK_FLUSH)
+        return 0;
+    if (!range_fits(r->offset, r->len, b->size))
+        return -EINVAL;
+    return r->op != BLOCK_READ && b->readonly ? -EROFS : 0;
+}
+
+static int try_read(struct block *b, struct block_req *r)
+{
+    ssize_t n;
+
+    if (atomic_load(&b->no_nowait))
+        return -EAGAIN;
+    n = preadv2(b->fd, r->iov, (int)r->niov, (off_t)r->offset, RWF_NOWAIT);
+    if (n == (ssize_t)r->len)
+        return 0;
+    if (n < 0 && errno == EOPNOTSUPP)
+        atomic_store(&b->no_nowait, true);
+    return -EAGAIN; /* errors and short reads too: the engine tries again and reports */
+}
+
+/* Buffered writes know no NOWAIT on common file systems. They nearly always just copy; when one did
+ * wait, the next ones go to the engine for a while. */
+static int try_write(struct block *b, struct block_req *r)
+{
+    s64 start = now_ns(), end;
+    ssize_t n;
+
+    if (start < atomic_load(&b->slow_until_ns))
+        return -EAGAIN;
+    n = pwritev(b->fd, r->iov, (int)r->niov, (off_t)r->offset);
+    end = now_ns();
+    if (end - start > INLINE_SLOW_NS)
+        atomic_store(&b->slow_until_ns, end + INLINE_PAUSE_NS);
+    if (n != (ssize_t)r->len)
+        return -EAGAIN;
+    atomic_fetch_add(&b->written, 1);
+    return 0;
+}
+
+int block_try(struct block *b, struct block_req *r)
+{
+    int rc = check(b, r);
+
+    if (rc)
+        return rc;
+    if (r->op == BLOCK_FLUSH) {
+        if (atomic_load(&b->flush_failed))
+            return -EIO;
+        return atomic_load(&b->flushed) == atomic_load(&b->written) ? 0 : -EAGAIN;
+    }
+    if (!r->len)
+        return 0;
+    if (r->len > INLINE_BYTES_MAX)
+        return -EAGAIN;
+    if (r->op == BLOCK_READ)
+        return try_read(b, r);
+    return r->op == BLOCK_WRITE ? try_write(b, r) : -EAGAIN;
+}
+
+static void count_change(const struct block_req *r)
+{
+    if (r->op != BLOCK_READ && r->op != BLOCK_FLUSH)
+        atomic_fetch_add(&r->disk->written, 1); /* also when it failed half-way */
+}
+
+static void inflight_dec(struct block *b)
+{
+    pthread_mutex_lock(&b->lock);
+    if (--b->inflight == 0)
+        pthread_cond_broadcast(&b->idle);
+    pthread_mutex_unlock(&b->lock);
+}
+
+void block_finish(struct block_req *r, int result)
+{
+    struct block *b = r->disk;
+
+    count_change(r);
+    r->done(r, result);
+    inflight_dec(b);
+}
+
+int block_submit(struct block *b, struct block_req *r)
+{
+    int rc = check(b, r);
+
+    if (rc)
+        return rc;
+    r->disk = b;
+    r->moved = 0;
+    pthread_mutex_lock(&b->lock);
+    b->inflight++;
+    pthread_mutex_unlock(&b->lock);
+    rc = b->engine->ops->submit(b->engine, r);
+    if (rc != -EINPROGRESS) {
+        count_change(r);
+        inflight_dec(b);
+    }
+    return rc;
+}
+
+void block_drain(struct block *b)
+{
+    pthread_mutex_lock(&b->lock);
+    while (b->inflight)
+        pthread_cond_wait(&b->idle, &b->lock);
+    pthread_mutex_unlock(&b->lock);
+}

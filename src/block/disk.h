@@ -1,0 +1,55 @@
+/* What the files of src/block share: the open disk and the engine's table. Devices use block.h. */
+#ifndef BLOCK_DISK_H
+#define BLOCK_DISK_H
+
+#include "block/block.h"
+#include <pthread.h>
+
+struct block_engine_ops {
+    const char *name;
+    int (*new)(struct block_engine **ret_engine, struct err *err);
+    void (*free)(struct block_engine *e);
+    /* -EINPROGRESS: ends in block_finish() from the engine's thread. Else the result, and it is not
+     * called. */
+    int (*submit)(struct block_engine *e, struct block_req *r);
+};
+
+struct block_engine {
+    const struct block_engine_ops *ops;
+};
+
+struct block {
+    int fd;
+    bool readonly, can_discard;
+    u64 size;
+    char *path; /* for messages */
+    struct block_engine *engine;
+
+    atomic_bool no_nowait; /* the file system does not know RWF_NOWAIT */
+    atomic_llong
+        slow_until_ns;     /* inline writes waited lately: leave them to the engine until then */
+    atomic_ullong written; /* counts changes to the image */
+    atomic_ullong flushed; /* the value of `written` that is known to be on the disk */
+    atomic_bool
+        flush_failed; /* once failed, always failed: the kernel forgets which pages it lost */
+
+    pthread_mutex_t lock; /* protects inflight */
+    pthread_cond_t idle;
+    unsigned inflight;
+};
+
+extern const struct block_engine_ops block_uring, block_threads;
+
+/* Does the whole request in this thread, waiting as long as it takes; 0 or -errno. */
+int block_execute(struct block_req *r);
+/* Accounts for a request that was in progress and calls its `done`. */
+void block_finish(struct block_req *r, int result);
+/* Called before a flush starts and with what came of it. */
+u64 block_flush_begin(struct block *b);
+int block_flush_end(struct block *b, u64 begun, int result);
+/* fallocate(2) mode for BLOCK_DISCARD and BLOCK_ZERO. */
+int block_fallocate_mode(const struct block_req *r);
+/* Notes that n bytes have moved and drops them from the segments. */
+void block_advance(struct block_req *r, size_t n);
+
+#endif
