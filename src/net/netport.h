@@ -1,19 +1,21 @@
 /*
  * A port of a network: frames go in and come out. A device holds one end, a back end the other.
  *
- * net_send() is called by the device from any thread, one at a time per port; frames are at most NET_FRAME_MAX bytes
- * and hostile. Frames for the device arrive through port->receive, from the main loop's thread or from within
- * net_send() (a user-mode stack answers at once), never with the device's receive lock held by the caller.
+ * net_send() is called by the device from any thread, one at a time per port; frames are at most
+ * NET_FRAME_MAX bytes and hostile. Frames for the device arrive through port->receive, from the
+ * main loop's thread or from within net_send() (a user-mode stack answers at once), never with the
+ * device's receive lock held by the caller.
  */
 #ifndef NET_NETPORT_H
 #define NET_NETPORT_H
 
-#include <sys/uio.h>
 #include "base/err.h"
+#include <sys/uio.h>
 
 #define NET_FRAME_MAX 65550u /* 64 KiB of IP and an Ethernet header with a VLAN tag */
 
-/* What is special about a frame. Same meaning as virtio_net_hdr (virtio 1.2, 5.1.6), checked by the device. */
+/* What is special about a frame. Same meaning as virtio_net_hdr (virtio 1.2, 5.1.6), checked by the
+ * device. */
 enum net_gso { NET_GSO_NONE = 0, NET_GSO_TCP4 = 1, NET_GSO_TCP6 = 4 };
 struct net_offload {
     bool csum_partial; /* the checksum at csum_start + csum_offset covers the pseudo header only */
@@ -31,23 +33,27 @@ struct netport;
 struct netport_ops {
     const char *name;
     u32 caps;
-    void (*send)(struct netport *p, const struct net_offload *o, const struct iovec *iov, unsigned niov, size_t len);
+    void (*send)(struct netport *p, const struct net_offload *o, const struct iovec *iov,
+                 unsigned niov, size_t len);
     /* The device agreed on these (enum net_caps); frames to it may use no more. May be NULL. */
     void (*set_caps)(struct netport *p, u32 caps);
-    /* After receive() returned false: there is room again. Any thread, the device's receive lock may be held. */
+    /* After receive() returned false: there is room again. Any thread, the device's receive lock
+     * may be held. */
     void (*resume)(struct netport *p);
     void (*close)(struct netport *p);
 };
 
 struct netport {
     const struct netport_ops *ops;
-    /* Set by the device. True: taken, or dropped for good. False: no room now; keep it if you can and wait for resume. */
-    bool (*receive)(void *opaque, const struct net_offload *o, const struct iovec *iov, unsigned niov, size_t len);
+    /* Set by the device. True: taken, or dropped for good. False: no room now; keep it if you can
+     * and wait for resume. */
+    bool (*receive)(void *opaque, const struct net_offload *o, const struct iovec *iov,
+                    unsigned niov, size_t len);
     void *opaque;
 };
 
-static inline void net_send(struct netport *p, const struct net_offload *o, const struct iovec *iov, unsigned niov,
-                            size_t len)
+static inline void net_send(struct netport *p, const struct net_offload *o, const struct iovec *iov,
+                            unsigned niov, size_t len)
 {
     if (p)
         p->ops->send(p, o, iov, niov, len);
@@ -56,17 +62,20 @@ static inline void net_send(struct netport *p, const struct net_offload *o, cons
 struct loop;
 
 struct net_user_options {
-    bool restricted;              /* the guest sees only us: no host, no outside */
-    const char *const *hostfwd;   /* "tcp:ADDR:PORT-ADDR:PORT" or "udp:…", empty addresses allowed; NULL-terminated */
-    const char *hostname;         /* told by DHCP; NULL: none */
+    bool restricted;            /* the guest sees only us: no host, no outside */
+    const char *const *hostfwd; /* "tcp:ADDR:PORT-ADDR:PORT" or "udp:…", empty addresses allowed;
+                                   NULL-terminated */
+    const char *hostname;       /* told by DHCP; NULL: none */
 };
 
 /* User-mode NAT: 10.0.2.0/24, gateway 10.0.2.2, DNS 10.0.2.3, first DHCP address 10.0.2.15. */
-int net_user_open(struct loop *l, const struct net_user_options *o, struct netport **ret_port, struct err *err);
+int net_user_open(struct loop *l, const struct net_user_options *o, struct netport **ret_port,
+                  struct err *err);
 /* An existing tap device. */
 int net_tap_open(struct loop *l, const char *ifname, struct netport **ret_port, struct err *err);
 /* Drops everything. */
 int net_none_open(struct netport **ret_port, struct err *err);
-void netport_close(struct netport *p); /* in the main loop's thread, device gone or stopped; NULL is fine */
+void netport_close(
+    struct netport *p); /* in the main loop's thread, device gone or stopped; NULL is fine */
 
 #endif
