@@ -1,20 +1,21 @@
 /*
- * PCI: one host bridge, one bus of 32 devices with 8 functions, reached through ports 0xCF8/0xCFC and through ECAM
- * (PCI Local Bus 3.0, 3.2.2.3.2; PCI Express Base 3.0, 7.2.2). Functions have memory BARs, capabilities, MSI-X and
- * INTx. BARs are assigned when a function is added, so that a guest without firmware finds them in place.
+ * PCI: one host bridge, one bus of 32 devices with 8 functions, reached through ports 0xCF8/0xCFC
+ * and through ECAM (PCI Local Bus 3.0, 3.2.2.3.2; PCI Express Base 3.0, 7.2.2). Functions have
+ * memory BARs, capabilities, MSI-X and INTx. BARs are assigned when a function is added, so that a
+ * guest without firmware finds them in place.
  *
- * Threads: configuration accesses come from vCPU threads under the host's lock. pci_msix_send(), pci_intx() and
- * pci_bus_master() may be called from any thread, with device locks held. Everything else: before vCPUs run, or
- * while they are stopped.
+ * Threads: configuration accesses come from vCPU threads under the host's lock. pci_msix_send(),
+ * pci_intx() and pci_bus_master() may be called from any thread, with device locks held. Everything
+ * else: before vCPUs run, or while they are stopped.
  */
 #ifndef DEVICE_PCI_H
 #define DEVICE_PCI_H
 
-#include <pthread.h>
-#include <stdatomic.h>
 #include "base/err.h"
 #include "device/irq.h"
 #include "mem/aspace.h"
+#include <pthread.h>
+#include <stdatomic.h>
 
 #define PCI_SLOTS 32
 #define PCI_FNS 8
@@ -26,9 +27,19 @@
 
 /* Offsets in a type 0 header (PCI 3.0, 6.1). */
 enum pci_reg {
-    PCI_VENDOR = 0x00, PCI_DEVICE = 0x02, PCI_COMMAND = 0x04, PCI_STATUS = 0x06, PCI_REVISION = 0x08,
-    PCI_CLASS = 0x09, PCI_HEADER = 0x0e, PCI_BAR0 = 0x10, PCI_SUBVENDOR = 0x2c, PCI_SUBDEVICE = 0x2e,
-    PCI_CAP_PTR = 0x34, PCI_INT_LINE = 0x3c, PCI_INT_PIN = 0x3d,
+    PCI_VENDOR = 0x00,
+    PCI_DEVICE = 0x02,
+    PCI_COMMAND = 0x04,
+    PCI_STATUS = 0x06,
+    PCI_REVISION = 0x08,
+    PCI_CLASS = 0x09,
+    PCI_HEADER = 0x0e,
+    PCI_BAR0 = 0x10,
+    PCI_SUBVENDOR = 0x2c,
+    PCI_SUBDEVICE = 0x2e,
+    PCI_CAP_PTR = 0x34,
+    PCI_INT_LINE = 0x3c,
+    PCI_INT_PIN = 0x3d,
 };
 #define PCI_COMMAND_MEM 0x0002u
 #define PCI_COMMAND_MASTER 0x0004u
@@ -50,12 +61,13 @@ struct pci_host_config {
     u64 mmio64_base, mmio64_len;
 };
 
-/* What a function's owner provides. All may be NULL but `free`. reset, quiesce and resume are called with vCPUs
- * stopped; `wrote` after a guest changed configuration bytes [offset, offset + size), with the host's lock held;
- * `read` before the guest reads them. */
+/* What a function's owner provides. All may be NULL but `free`. reset, quiesce and resume are
+ * called with vCPUs stopped; `wrote` after a guest changed configuration bytes [offset, offset +
+ * size), with the host's lock held; `read` before the guest reads them. */
 struct pci_func_ops {
     void (*reset)(struct pci_func *f);
-    void (*quiesce)(struct pci_func *f); /* finish or park all work in flight: state is then complete and still */
+    void (*quiesce)(struct pci_func *f); /* finish or park all work in flight: state is then
+                                            complete and still */
     void (*resume)(struct pci_func *f);
     void (*free)(struct pci_func *f);
     void (*wrote)(struct pci_func *f, unsigned offset, unsigned size);
@@ -65,7 +77,7 @@ struct pci_func_ops {
 struct pci_bar {
     struct io_region region; /* .len is the size; 0: no such BAR */
     bool is64;
-    u64 assigned;            /* our initial choice */
+    u64 assigned; /* our initial choice */
 };
 
 struct pci_msix_entry {
@@ -76,7 +88,7 @@ struct pci_msix_entry {
 struct pci_msix {
     pthread_mutex_t lock; /* protects all below; leaf but for the MSI sink */
     struct pci_msix_entry entry[PCI_MSIX_MAX];
-    u64 pending;          /* PBA, bit per vector */
+    u64 pending; /* PBA, bit per vector */
     u16 vectors;
     u8 cap;               /* offset of the capability, 0: none */
     bool enabled, masked; /* copies of message control */
@@ -93,7 +105,8 @@ struct pci_func {
     atomic_bool master, no_intx;   /* copies of command bits, readable without the lock */
     struct pci_bar bar[PCI_BARS];
     struct pci_msix msix;
-    bool intx_level;               /* protected by the host's intx lock */
+    bool intx_wanted,
+        intx_level; /* by the device; after masking. Protected by the host's intx lock */
 };
 
 struct pci_id {
@@ -112,33 +125,41 @@ void pci_host_resume(struct pci_host *h);
 /* The function at slot.fn or NULL; for walking all functions. */
 struct pci_func *pci_host_func(struct pci_host *h, unsigned slot, unsigned fn);
 
-/* Prepares a function (storage is the caller's); then add BARs and capabilities, then pci_func_add(). */
-void pci_func_init(struct pci_func *f, const struct pci_id *id, const struct pci_func_ops *ops, const char *name);
-/* Releases what pci_func_init() and pci_func_add() took: unmaps BARs, leaves the bus. Zeroed is fine. */
+/* Prepares a function (storage is the caller's); then add BARs and capabilities, then
+ * pci_func_add(). */
+void pci_func_init(struct pci_func *f, const struct pci_id *id, const struct pci_func_ops *ops,
+                   const char *name);
+/* Releases what pci_func_init() and pci_func_add() took: unmaps BARs, leaves the bus. Zeroed is
+ * fine. */
 void pci_func_fini(struct pci_func *f);
-/* size: a power of two, at least 16. The region's callbacks get `opaque`; `lock` may be NULL. is64 uses index and
- * index + 1; it is still placed in the 32-bit window when it fits. */
-void pci_bar_init(struct pci_func *f, unsigned index, u64 size, bool is64, const struct io_ops *ops, void *opaque,
-                  pthread_mutex_t *lock);
-/* Appends a capability of len bytes (with its two header bytes); returns its offset. Read-only until the caller sets
- * bits in f->writable. */
+/* size: a power of two, at least 16. The region's callbacks get `opaque`; `lock` may be NULL. is64
+ * uses index and index + 1; it is still placed in the 32-bit window when it fits. */
+void pci_bar_init(struct pci_func *f, unsigned index, u64 size, bool is64, const struct io_ops *ops,
+                  void *opaque, pthread_mutex_t *lock);
+/* Appends a capability of len bytes (with its two header bytes); returns its offset. Read-only
+ * until the caller sets bits in f->writable. */
 unsigned pci_cap_add(struct pci_func *f, u8 id, unsigned len_bytes);
-/* Gives the function `vectors` MSI-X vectors: table and PBA lie in `bar` at the offsets. The BAR's callbacks pass
- * accesses in these ranges to pci_msix_read/write. */
-void pci_msix_init(struct pci_func *f, unsigned vectors, unsigned bar, u32 table_offset, u32 pba_offset);
-/* Puts it on the bus at slot (PCI_SLOT_ANY: the first free one from 1 up), function fn, and assigns its BARs.
- * -EEXIST, -ENOSPC. From then on host owns the function: it is freed through ops->free. */
+/* Gives the function `vectors` MSI-X vectors: table and PBA lie in `bar` at the offsets. The BAR's
+ * callbacks pass accesses in these ranges to pci_msix_read/write. */
+void pci_msix_init(struct pci_func *f, unsigned vectors, unsigned bar, u32 table_offset,
+                   u32 pba_offset);
+/* Puts it on the bus at slot (PCI_SLOT_ANY: the first free one from 1 up), function fn, and assigns
+ * its BARs. -EEXIST, -ENOSPC. From then on host owns the function: it is freed through ops->free.
+ */
 int pci_func_add(struct pci_host *h, struct pci_func *f, int slot, unsigned fn, struct err *err);
 
-/* Interrupts. Masked vectors become pending and are sent when unmasked; nothing is sent without bus mastering. */
+/* Interrupts. Masked vectors become pending and are sent when unmasked; nothing is sent without bus
+ * mastering. */
 void pci_msix_send(struct pci_func *f, unsigned vector);
 bool pci_msix_enabled(struct pci_func *f);
-u64 pci_msix_table_read(struct pci_func *f, u64 offset, unsigned size); /* offset within the table */
+u64 pci_msix_table_read(struct pci_func *f, u64 offset,
+                        unsigned size); /* offset within the table */
 void pci_msix_table_write(struct pci_func *f, u64 offset, unsigned size, u64 value);
 u64 pci_msix_pba_read(struct pci_func *f, u64 offset, unsigned size);
 /* Sets the level of INTA#; lines are shared, the controller sees the OR of all functions on it. */
 void pci_intx(struct pci_func *f, bool level);
-/* Which of the host's intx[] a device's INTA# uses; the board's _PRT and MP tables must say the same. */
+/* Which of the host's intx[] a device's INTA# uses; the board's _PRT and MP tables must say the
+ * same. */
 static inline unsigned pci_intx_line(unsigned slot)
 {
     return slot % PCI_INTX_LINES;
@@ -149,7 +170,8 @@ static inline bool pci_bus_master(struct pci_func *f)
     return atomic_load_explicit(&f->master, memory_order_relaxed);
 }
 
-/* Reads of the guest's view of a BAR (virtio's configuration access capability); nothing outside the BAR is touched. */
+/* Reads of the guest's view of a BAR (virtio's configuration access capability); nothing outside
+ * the BAR is touched. */
 u64 pci_bar_read(struct pci_func *f, unsigned bar, u64 offset, unsigned size);
 void pci_bar_write(struct pci_func *f, unsigned bar, u64 offset, unsigned size, u64 value);
 
