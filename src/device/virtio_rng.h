@@ -1,4 +1,5 @@
-/* virtio-rng (virtio 1.2, 5.4): the host's random numbers, at most VIRTIO_RNG_BYTES_PER_S of them. */
+/* virtio-rng (virtio 1.2, 5.4): the host's random numbers, at most VIRTIO_RNG_BYTES_PER_S of them.
+ */
 #ifndef DEVICE_VIRTIO_RNG_H
 #define DEVICE_VIRTIO_RNG_H
 
