@@ -64,6 +64,8 @@ struct insn_form {
     bool align;       /* faults (#GP) when its memory operand is misaligned (movaps, most legacy SSE, cmpxchg16b) */
     bool ends_block;  /* special that changes control flow or mode: the block ends behind it */
     bool no_64;       /* its encoding does not exist in 64-bit mode; must be re-encoded or special */
+    bool flip_66;     /* 16-bit code: to mean the same in 64-bit code, it needs a 66 prefix exactly when it has none */
+    bool masked;      /* accesses its memory operand by parts (AVX masks): what is masked out must not fault */
     sys_fn *sys;      /* INSN_SPECIAL */
     u16 mnemonic;     /* ZydisMnemonic, for listings and sys helpers that serve several */
 };
@@ -73,7 +75,7 @@ enum insn_need { NEED_NONE, NEED_X87, NEED_MMX, NEED_SSE, NEED_AVX, NEED_AVX512 
 /* One decoded instruction. Kept with the translated block while helpers refer to it. */
 struct insn {
     const struct insn_form *form;
-    u8 bytes[INSN_MAX + 1];
+    u8 bytes[INSN_MAX + 1]; /* outside 64-bit mode: with VEX and EVEX bits that are ignored there set to neutral */
     u8 len;
     u8 enc;      /* enum insn_enc */
     u8 map, opcode;
@@ -82,10 +84,11 @@ struct insn {
     u8 addrsize; /* 2, 4, 8 */
     u8 seg;      /* effective segment of the memory operand (default or override): enum x86_segreg */
     bool seg_override;
-    u8 rep;      /* 0, 0xf2, 0xf3 */
+    u8 rep;      /* 0, 0xf2, 0xf3; 0 where it has no meaning */
     bool lock, opsize_prefix, rex, has_modrm, has_mem;
     u8 rex_w, vex_l, vex_pp; /* W; L'L; VEX/EVEX pp (0, 1=66, 2=f3, 3=f2) */
-    u8 mod, reg, rm;  /* reg and rm with the REX/VEX/EVEX extension: 0..15 (31 for EVEX vectors) */
+    u8 mod, reg, rm;  /* reg and rm with the REX/VEX/EVEX extension: 0..15 (31 for EVEX vectors); without ModRM, rm is
+                         the register in the low opcode bits */
     u8 vvvv;          /* 0..31, already inverted */
     u8 base, index, scale; /* of a memory operand: GPR number, REG_NONE or REG_RIP; scale 1, 2, 4, 8 */
     bool vsib;        /* index is a vector register */

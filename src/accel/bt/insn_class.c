@@ -37,6 +37,7 @@ static const u16 vex_aligned[] = {
     MN(VMOVAPS), MN(VMOVAPD), MN(VMOVDQA), MN(VMOVDQA32), MN(VMOVDQA64), MN(VMOVNTPS), MN(VMOVNTPD), MN(VMOVNTDQ),
     MN(VMOVNTDQA),
 };
+static const u16 mask_moves[] = {MN(VMASKMOVPS), MN(VMASKMOVPD), MN(VPMASKMOVD), MN(VPMASKMOVQ)};
 /* clang-format on */
 
 static bool listed(const u16 *list, size_t n, ZydisMnemonic mnemonic)
@@ -90,6 +91,7 @@ void insn_fix_operands(union form_key k, const ZydisDecodedInstruction *zi, stru
         f->mem_acc = ACC_R;
         f->mem_bytes = 1;
     }
+    f->masked = f->mem_acc && (k.masked || LISTED(mask_moves, zi->mnemonic));
 }
 
 static enum insn_class branch_class(const ZydisDecodedInstruction *zi)
@@ -191,7 +193,7 @@ static bool copyable(union form_key k, const ZydisDecodedInstruction *zi,
         return true;
     if (isa != ISA_SYSTEM)
         return false;
-    if (zi->meta.isa_set == ZYDIS_ISA_SET_X87 || zi->meta.isa_set == ZYDIS_ISA_SET_FCMOV)
+    if (zi->meta.isa_ext == ZYDIS_ISA_EXT_X87)
         return true;
     return LISTED(copied, zi->mnemonic) || cat == ZYDIS_CATEGORY_CMOV ||
            cat == ZYDIS_CATEGORY_SETCC;
@@ -216,8 +218,7 @@ static u8 needed_unit(union form_key k, const ZydisDecodedInstruction *zi,
         return NEED_AVX512;
     if (k.enc == ENC_VEX)
         return xmm || zi->meta.isa_set == ZYDIS_ISA_SET_AVX ? NEED_AVX : NEED_NONE;
-    if (zi->meta.isa_ext == ZYDIS_ISA_EXT_X87 || zi->meta.isa_set == ZYDIS_ISA_SET_X87 ||
-        zi->meta.isa_set == ZYDIS_ISA_SET_FCMOV || zi->meta.isa_set == ZYDIS_ISA_SET_SSE3X87 ||
+    if (zi->meta.isa_ext == ZYDIS_ISA_EXT_X87 || zi->meta.isa_set == ZYDIS_ISA_SET_SSE3X87 ||
         zi->meta.isa_set == ZYDIS_ISA_SET_FXSAVE || zi->meta.isa_set == ZYDIS_ISA_SET_FXSAVE64)
         return NEED_X87;
     return xmm ? NEED_SSE : mmx ? NEED_MMX : NEED_NONE;

@@ -180,8 +180,10 @@ static void mem_operand(struct insn_form *f, struct form_entry *e, const ZydisDe
             f->gpr_implicit_r |= (u16)(1u << gpr_number(op->mem.index));
         return;
     }
-    e->vsib = op->mem.type == ZYDIS_MEMOP_TYPE_VSIB;
-    e->moffs = op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM;
+    if (op->mem.type == ZYDIS_MEMOP_TYPE_VSIB)
+        e->flags |= ENTRY_VSIB;
+    if (op->encoding != ZYDIS_OPERAND_ENCODING_MODRM_RM)
+        e->flags |= ENTRY_MOFFS;
     if (op->mem.type == ZYDIS_MEMOP_TYPE_AGEN)
         return;
     f->mem_acc = access_of(op);
@@ -244,7 +246,8 @@ static void immediates(const ZydisDecodedInstruction *zi, struct form_entry *e, 
     const struct ZydisDecodedInstructionRawImm_ *imm = zi->raw.imm;
 
     e->imm_bytes = imm[0].size / 8;
-    e->imm_signed = imm[0].is_signed || imm[0].is_relative;
+    if (imm[0].is_signed || imm[0].is_relative)
+        e->flags |= ENTRY_SIGNED;
     e->imm2_bytes = imm[1].size / 8;
     f->imm_bytes = (u8)(e->imm_bytes + e->imm2_bytes);
 }
@@ -277,6 +280,72 @@ static u8 disp_shift(const ZydisDecodedInstruction *zi, const ZydisDecodedOperan
     return 0;
 }
 
+static bool same_operands(const ZydisDecodedInstruction *a, const ZydisDecodedOperand *as,
+                          const ZydisDecodedInstruction *b, const ZydisDecodedOperand *bs)
+{
+    if (a->mnemonic != b->mnemonic || a->operand_count != b->operand_count)
+        return false;
+    for (unsigned i = 0; i < a->operand_count; i++) {
+        ZydisRegisterClass class = ZYDIS_REGCLASS_INVALID;
+
+        if (as[i].type != bs[i].type || as[i].encoding != bs[i].encoding)
+            return false;
+        if (as[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+            class = ZydisRegisterGetClass(as[i].reg.value);
+        if (is_gpr(class) && class != ZydisRegisterGetClass(bs[i].reg.value))
+            return false;
+        if (as[i].type != ZYDIS_OPERAND_TYPE_REGISTER && as[i].size != bs[i].size)
+            return false;
+    }
+    return true;
+}
+
+/* Does the instruction with `k`, put into 64-bit code, do what it did in its own mode? */
+static bool means_same(union form_key k, u8 attr, const ZydisDecodedInstruction *zi,
+                       const ZydisDecodedOperand *ops)
+{
+    u8 bytes[CANON_BYTES] = {0};
+    ZydisDecodedInstruction zi64;
+    ZydisDecodedOperand ops64[ZYDIS_MAX_OPERAND_COUNT];
+
+    k.mode = 2;
+    k.addrsize = 0;
+    k.r = k.x = k.b = k.r2 = k.v2 = k.vvvv_high = 0; /* as insn_decode() will make them */
+    put_canonical(k, attr, bytes);
+    return zydis_decode(k, bytes, &zi64, ops64) && same_operands(zi, ops, &zi64, ops64);
+}
+
+/*
+ * Copies of 16- and 32-bit instructions run as 64-bit code. Operand sizes are chosen by the 66
+ * prefix the other way round in 16-bit code, and the W bit that 32-bit code ignores counts there.
+ * Finds out what must be changed by trying.
+ */
+static void adapt_to_64(union form_key k, const ZydisDecodedInstruction *zi,
+                        const ZydisDecodedOperand *ops, struct form_entry *e, struct insn_form *f)
+{
+    u8 attr = insn_op_attr[k.enc != ENC_LEGACY][k.map & 3][k.opcode];
+    union form_key other = k;
+
+    if (k.mode == 2 || f->cls != INSN_COPY)
+        return;
+    if (f->no_64) { /* 40..4f; the other one, 82, has byte operands */
+        f->flip_66 = k.mode == 0 && k.opcode != 0x82;
+        return;
+    }
+    if (means_same(k, k.map > 3 ? OP_MODRM : attr, zi, ops))
+        return;
+    if (k.enc == ENC_LEGACY)
+        other.opsize = !k.opsize;
+    else
+        other.w = 0;
+    if (!means_same(other, k.map > 3 ? OP_MODRM : attr, zi, ops))
+        f->cls = INSN_INVALID;
+    else if (k.enc == ENC_LEGACY)
+        f->flip_66 = true;
+    else
+        e->flags |= ENTRY_DROP_W;
+}
+
 static void build_valid(union form_key k, const ZydisDecodedInstruction *zi,
                         const ZydisDecodedOperand *ops, struct form_entry *e, struct insn_form *f)
 {
@@ -287,20 +356,21 @@ static void build_valid(union form_key k, const ZydisDecodedInstruction *zi,
     flags(zi, k, f);
     immediates(zi, e, f);
     sizes(zi, k, e);
-    e->drop_rep = rep_is_ignored(zi);
+    if (rep_is_ignored(zi))
+        e->flags |= ENTRY_DROP_REP;
     e->disp_shift = k.enc == ENC_EVEX ? disp_shift(zi, ops) : 0;
     e->reg_mask = register_mask(ops, n, ZYDIS_OPERAND_ENCODING_MODRM_REG, k);
     e->rm_mask = register_mask(ops, n, ZYDIS_OPERAND_ENCODING_MODRM_RM, k);
     e->vvvv_mask = register_mask(ops, n, ZYDIS_OPERAND_ENCODING_NDSNDD, k);
-    if (e->vsib && k.enc == ENC_VEX)
+    if ((e->flags & ENTRY_VSIB) && k.enc == ENC_VEX)
         e->vvvv_mask &= 15;
     f->cond = (u8)(k.opcode & 15);
     insn_fix_operands(k, zi, e, f);
     insn_classify(k, zi, ops, f);
+    adapt_to_64(k, zi, ops, e, f);
 }
 
-void insn_form_build(union form_key k, struct form_entry *e, struct insn_form *ret,
-                     struct insn_form *ret_zero)
+void insn_form_build(union form_key k, struct form_entry *e, struct insn_form ret[2])
 {
     u8 attr = k.map > 3 ? OP_MODRM : insn_op_attr[k.enc != ENC_LEGACY][k.map & 3][k.opcode];
     u8 bytes[CANON_BYTES] = {0};
@@ -308,7 +378,7 @@ void insn_form_build(union form_key k, struct form_entry *e, struct insn_form *r
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
 
     memset(e, 0, sizeof(*e));
-    memset(ret, 0, sizeof(*ret)); /* padding too: forms are compared as bytes */
+    memset(ret, 0, 2 * sizeof(*ret)); /* padding too: forms are compared as bytes */
     e->reg_mask = e->rm_mask = e->vvvv_mask = 31;
     sizes(NULL, k, e);
     put_canonical(k, attr, bytes);
@@ -317,7 +387,7 @@ void insn_form_build(union form_key k, struct form_entry *e, struct insn_form *r
     else
         ret->cls = INSN_INVALID;
     ret->has_modrm = attr & OP_MODRM;
-    memcpy(ret_zero, ret, sizeof(*ret));
+    memcpy(&ret[1], ret, sizeof(*ret));
     if (e->count_mask)
-        ret_zero->flags_r = ret_zero->flags_w = 0;
+        ret[1].flags_r = ret[1].flags_w = 0;
 }

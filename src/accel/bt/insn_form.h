@@ -39,21 +39,25 @@ union form_key {
 };
 _Static_assert(sizeof(union form_key) == 8, "one word");
 
-/* What insn_decode() needs of a form besides struct insn_form. */
+/* What insn_decode() needs of a form besides struct insn_form. Half a cache line. */
 struct form_entry {
     u64 key;
-    const struct insn_form *form;
-    const struct insn_form *form_if_zero; /* when (imm & count_mask) == 0; shifts by a constant */
-    u8 count_mask;
-    u8 imm_bytes;  /* the first immediate */
-    u8 imm2_bytes; /* the second: selector, level */
-    bool imm_signed;
-    u8 disp_shift; /* EVEX: log2 of the factor of an 8-bit displacement */
+    const struct insn_form *form; /* form[1] is for (imm & count_mask) == 0 */
+    u8 count_mask;                /* of shifts by a constant, else 0 */
+    u8 imm_bytes, imm2_bytes;     /* the first immediate; the second: selector, level */
+    u8 flags;                     /* ENTRY_* */
+    u8 disp_shift;                /* EVEX: log2 of the factor of an 8-bit displacement */
     u8 opsize, addrsize;
-    bool vsib;
-    bool moffs;
-    bool drop_rep;                   /* the repeat prefix has no meaning here */
     u8 reg_mask, rm_mask, vvvv_mask; /* bits of the register numbers that count */
+} __attribute__((aligned(32)));
+_Static_assert(sizeof(struct form_entry) == 32, "two to a cache line");
+
+enum {
+    ENTRY_SIGNED = 1,   /* the first immediate is sign-extended */
+    ENTRY_VSIB = 2,     /* index is a vector register */
+    ENTRY_MOFFS = 4,    /* a displacement of the address size follows the opcode */
+    ENTRY_DROP_REP = 8, /* the repeat prefix has no meaning here */
+    ENTRY_DROP_W = 16,  /* the W bit has none, but would have in 64-bit code */
 };
 
 /* What must be known of an opcode to make its key. */
@@ -75,9 +79,8 @@ const struct form_entry *insn_form_lookup(union form_key key, struct form_entry 
 /* Forgets every entry (the forms stay). Nobody may be decoding. */
 void insn_form_reset(void);
 
-/* Makes a form and its entry (without the pointers) from a key. *ret_zero is the form for a shift
- * count of 0 and only differs from *ret when entry->count_mask is set. */
-void insn_form_build(union form_key key, struct form_entry *entry, struct insn_form *ret,
-                     struct insn_form *ret_zero);
+/* Makes a pair of forms (see form_entry.form) and the entry, whose pointer is left NULL, from a
+ * key. */
+void insn_form_build(union form_key key, struct form_entry *entry, struct insn_form ret[2]);
 
 #endif

@@ -21,98 +21,101 @@
 #define MAX_ENTRIES (SLOTS / 2)
 #define FORM_BUCKETS 1024u
 
-struct form_node {
-    struct insn_form form;
-    struct form_node *next;
+struct form_pair {
+    struct insn_form form[2];
+    struct form_pair *next;
 };
 
-static _Atomic(const struct form_entry *) slots[SLOTS];
-static struct form_node *nodes[FORM_BUCKETS];
-static unsigned nentries;
-static pthread_mutex_t lock =
-    PTHREAD_MUTEX_INITIALIZER; /* over nentries, nodes and stores to slots */
+static struct form_entry entries[MAX_ENTRIES]; /* [0] is not used */
+static _Atomic u16 slots[SLOTS];               /* index into entries, 0: free */
+static struct form_pair *pairs[FORM_BUCKETS];
+static unsigned nentries = 1;
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* over all writes */
 
 static unsigned hash(u64 key)
 {
     return (unsigned)((key * 0x9e3779b97f4a7c15ull) >> 40);
 }
 
-/* The kept copy of *f. With the lock held. Out of memory is fatal: there is no form that would be
- * right instead. */
-static const struct insn_form *keep_form(const struct insn_form *f)
+/* The kept copy of a pair. With the lock held. Out of memory is fatal: no other form would be
+ * right. */
+static const struct insn_form *keep_forms(const struct insn_form form[2])
 {
-    const u8 *bytes = (const u8 *)f;
+    const u8 *bytes = (const u8 *)form;
     u64 sum = 0;
-    struct form_node *n;
+    struct form_pair *p, **head;
 
-    for (size_t i = 0; i < sizeof(*f); i++)
+    for (size_t i = 0; i < sizeof(p->form); i++)
         sum = sum * 31 + bytes[i];
-    for (n = nodes[hash(sum) % FORM_BUCKETS]; n; n = n->next)
-        if (!memcmp(&n->form, f, sizeof(*f)))
-            return &n->form;
-    n = calloc(1, sizeof(*n));
-    if (!n)
+    head = &pairs[hash(sum) % FORM_BUCKETS];
+    for (p = *head; p; p = p->next)
+        if (!memcmp(p->form, form, sizeof(p->form)))
+            return p->form;
+    p = calloc(1, sizeof(*p));
+    if (!p)
         abort();
-    memcpy(&n->form, f, sizeof(*f));
-    n->next = nodes[hash(sum) % FORM_BUCKETS];
-    nodes[hash(sum) % FORM_BUCKETS] = n;
-    return &n->form;
+    memcpy(p->form, form, sizeof(p->form));
+    p->next = *head;
+    *head = p;
+    return p->form;
 }
 
 static const struct form_entry *find(u64 key, unsigned *ret_slot)
 {
     unsigned i = hash(key) % SLOTS;
-    const struct form_entry *e;
+    unsigned n;
 
-    while ((e = atomic_load_explicit(&slots[i], memory_order_acquire)) && e->key != key)
+    while ((n = atomic_load_explicit(&slots[i], memory_order_acquire)) && entries[n].key != key)
         i = (i + 1) % SLOTS;
     *ret_slot = i;
-    return e;
+    return n ? &entries[n] : NULL;
 }
 
 static const struct form_entry *add(u64 key, struct form_entry *scratch,
-                                    const struct insn_form *form, const struct insn_form *zero)
+                                    const struct insn_form form[2])
 {
     unsigned slot;
     const struct form_entry *e = find(key, &slot);
-    struct form_entry *copy;
 
     if (e)
         return e; /* another thread was faster */
     scratch->key = key;
-    scratch->form = keep_form(form);
-    scratch->form_if_zero = keep_form(zero);
-    if (nentries >= MAX_ENTRIES || !(copy = malloc(sizeof(*copy))))
+    scratch->form = keep_forms(form);
+    if (nentries == MAX_ENTRIES)
         return scratch;
-    *copy = *scratch;
-    atomic_store_explicit(&slots[slot], copy, memory_order_release);
-    nentries++;
-    return copy;
+    entries[nentries] = *scratch;
+    atomic_store_explicit(&slots[slot], (u16)nentries, memory_order_release);
+    return &entries[nentries++];
+}
+
+/* style: a function of its own, so that the common way has no large stack frame */
+static __attribute__((noinline)) const struct form_entry *miss(union form_key key,
+                                                               struct form_entry *scratch)
+{
+    struct insn_form form[2];
+    const struct form_entry *e;
+
+    insn_form_build(key, scratch, form);
+    pthread_mutex_lock(&lock);
+    e = add(key.bits, scratch, form);
+    pthread_mutex_unlock(&lock);
+    return e;
 }
 
 const struct form_entry *insn_form_lookup(union form_key key, struct form_entry *scratch)
 {
     unsigned slot;
     const struct form_entry *e = find(key.bits, &slot);
-    struct insn_form form, zero;
 
-    if (__builtin_expect(e != NULL, 1))
-        return e;
-    insn_form_build(key, scratch, &form, &zero);
-    pthread_mutex_lock(&lock);
-    e = add(key.bits, scratch, &form, &zero);
-    pthread_mutex_unlock(&lock);
-    return e;
+    return __builtin_expect(e != NULL, 1) ? e : miss(key, scratch);
 }
 
 void insn_form_reset(void)
 {
     pthread_mutex_lock(&lock);
-    for (unsigned i = 0; i < SLOTS; i++) {
-        free((void *)(uintptr_t)atomic_load_explicit(&slots[i], memory_order_relaxed));
-        atomic_store_explicit(&slots[i], NULL, memory_order_relaxed);
-    }
-    nentries = 0;
+    for (unsigned i = 0; i < SLOTS; i++)
+        atomic_store_explicit(&slots[i], 0, memory_order_relaxed);
+    nentries = 1;
     pthread_mutex_unlock(&lock);
 }
 
