@@ -10,6 +10,7 @@
 #define NET_NETPORT_H
 
 #include "base/err.h"
+#include <netinet/in.h>
 #include <sys/uio.h>
 
 #define NET_FRAME_MAX 65550u /* 64 KiB of IP and an Ethernet header with a VLAN tag */
@@ -61,11 +62,19 @@ static inline void net_send(struct netport *p, const struct net_offload *o, cons
 
 struct loop;
 
+/* A port of the host that leads to one of the guest's. */
+struct net_hostfwd {
+    bool udp;
+    struct in_addr host_addr;  /* where we listen */
+    struct in_addr guest_addr; /* 0.0.0.0: the first address that DHCP hands out */
+    u16 host_port, guest_port;
+};
+
 struct net_user_options {
-    bool restricted;            /* the guest sees only us: no host, no outside */
-    const char *const *hostfwd; /* "tcp:ADDR:PORT-ADDR:PORT" or "udp:…", empty addresses allowed;
-                                   NULL-terminated */
-    const char *hostname;       /* told by DHCP; NULL: none */
+    bool restricted;      /* the guest sees only us: no host, no outside */
+    const char *hostname; /* told by DHCP; NULL: none */
+    const struct net_hostfwd *fwd;
+    unsigned nfwds;
 };
 
 /* User-mode NAT: 10.0.2.0/24, gateway 10.0.2.2, DNS 10.0.2.3, first DHCP address 10.0.2.15. */

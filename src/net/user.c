@@ -12,8 +12,8 @@
 #include "base/log.h"
 #include "loop/loop.h"
 #include "net/checksum.h"
-#include "net/hostfwd.h"
 #include "net/netport.h"
+#include <arpa/inet.h>
 #include <errno.h>
 #include <slirp/libslirp.h>
 #include <stdlib.h>
@@ -356,17 +356,17 @@ static Slirp *start_slirp(struct user *u, const struct net_user_options *o)
     return slirp_new(&c, &callbacks, u);
 }
 
-static int forward(struct user *u, const char *text, struct err *err)
+static int forward(struct user *u, const struct net_hostfwd *f, struct err *err)
 {
-    struct hostfwd f;
-    int rc = hostfwd_parse(text, &f, err);
+    char addr[INET_ADDRSTRLEN];
 
-    if (rc)
-        return rc;
-    if (slirp_add_hostfwd(u->slirp, f.udp, (struct in_addr){htonl(f.host_addr)}, f.host_port,
-                          (struct in_addr){htonl(f.guest_addr)}, f.guest_port))
-        return err_sys(err, errno, "hostfwd=%s: cannot listen there", text);
-    return 0;
+    if (slirp_add_hostfwd(u->slirp, f->udp, f->host_addr, f->host_port, f->guest_addr,
+                          f->guest_port) == 0)
+        return 0;
+    inet_ntop(AF_INET, &f->host_addr, addr, sizeof(addr));
+    return err_sys(err, errno,
+                   "user-mode network: cannot listen at %s:%s:%u for port %u of the guest",
+                   f->udp ? "udp" : "tcp", addr, f->host_port, f->guest_port);
 }
 
 static int start(struct user *u, const struct net_user_options *o, struct err *err)
@@ -374,8 +374,8 @@ static int start(struct user *u, const struct net_user_options *o, struct err *e
     u->slirp = start_slirp(u, o);
     if (!u->slirp)
         return err_set(err, ENOMEM, "user-mode network: cannot start it");
-    for (unsigned i = 0; o->hostfwd && o->hostfwd[i]; i++) {
-        int rc = forward(u, o->hostfwd[i], err);
+    for (unsigned i = 0; i < o->nfwds; i++) {
+        int rc = forward(u, &o->fwd[i], err);
 
         if (rc)
             return rc;
