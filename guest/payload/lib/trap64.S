@@ -94,9 +94,12 @@ user_call_as:
     cmp $SEL_UCODE64, %edx
     jne 3f
     add %r9, %rax
-    add %r9, %r10
 3:  sub $8, %r10
-    mov %rax, (%r10)
+    mov %rax, (%r10) /* through the supervisor's mapping: SMAP may be on */
+    cmp $SEL_UCODE64, %edx
+    jne 4f
+    add %r9, %r10
+4:
     movq $0xffff, trap(%rip) /* trap_clear() */
     push %rcx
     push %r10
