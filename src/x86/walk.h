@@ -17,7 +17,7 @@ struct walk_regs {
 
 enum walk_access {
     WALK_WRITE = 1,
-    WALK_USER = 2,  /* at CPL 3 */
+    WALK_USER = 2, /* at CPL 3 */
     WALK_FETCH = 4,
     WALK_AC = 8,    /* explicit supervisor access with RFLAGS.AC set: SMAP does not apply */
     WALK_PEEK = 16, /* leave accessed and dirty bits alone (prefetching, debuggers) */
@@ -28,15 +28,18 @@ enum { PF_PRESENT = 1, PF_WRITE = 2, PF_USER = 4, PF_RSVD = 8, PF_FETCH = 16 }; 
 struct walk_page {
     u64 gpa;        /* of the address itself, not of its page */
     u64 page_bytes; /* 4 KiB, 2 MiB, 4 MiB or 1 GiB; 4 KiB without paging */
-    bool writable;  /* R/W is set on all levels. With CR0.WP = 0 a supervisor may write even when false */
-    bool user;      /* U/S is set on all levels */
+    bool
+        writable; /* R/W is set on all levels. With CR0.WP = 0 a supervisor may write even when false */
+    bool user; /* U/S is set on all levels */
     bool nx;
-    bool dirty;     /* D is set (also when this walk set it); without it a later write must walk again */
-    bool global;    /* G is set and CR4.PGE */
+    bool
+        dirty; /* D is set (also when this walk set it); without it a later write must walk again */
+    bool global; /* G is set and CR4.PGE */
 };
 
 /* True: *ret_page is filled. False: *ret_error is the #PF error code. `access` combines enum walk_access. */
-bool walk_page(const struct walk_regs *r, u64 lin, unsigned access, struct walk_page *ret_page, u32 *ret_error);
+bool walk_page(const struct walk_regs *r, u64 lin, unsigned access, struct walk_page *ret_page,
+               u32 *ret_error);
 /* Physical RAM at gpa (len bytes within one slot) or NULL; the light twin of gmem_ptr(). */
 void *walk_ram(const struct gmem *ram, u64 gpa, u64 len);
 
