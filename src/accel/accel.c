@@ -8,7 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 
-const struct accel_ops *const accel_list[] = {&accel_kvm, NULL};
+const struct accel_ops *const accel_list[] = {&accel_kvm, &accel_bt, NULL};
 
 static int choose_auto(const struct accel_ops **ret_ops, char *ret_why, size_t why_len,
                        struct err *err)

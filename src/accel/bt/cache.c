@@ -1,0 +1,435 @@
+/*
+ * The code cache, see cache.h. Light code: stubs call it with the guest's vector registers live.
+ *
+ * Invariants:
+ *  1. page_map[n] has PAGE_IS_CODE exactly for pages that have a struct code_page; they are read-only in bt->gview.
+ *  2. A block that is not dead is in its bucket, in the list of the page it starts in (and the one it crosses into), and
+ *     every link into it is in its incoming list.
+ *  3. A dead block is reachable by no link, bucket or (since its entry is a jump away) jump table.
+ *  4. Host code is reused only by cache_flush(), when no other vCPU is inside.
+ */
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include "accel/bt/cache.h"
+#include "accel/bt/rawcall.h"
+
+static void zero(void *p, u64 bytes)
+{
+    u64 words = bytes / 8;
+    __asm__ volatile("rep stosq" : "+D"(p), "+c"(words) : "a"(0ull) : "memory");
+}
+
+/* --- who may run --- */
+
+void cache_enter(struct bt *bt, struct vcpu *v)
+{
+    for (;;) {
+        __atomic_store_n(&v->sync, VCPU_INSIDE, __ATOMIC_SEQ_CST);
+        if (!__atomic_load_n(&bt->cache->exclusive, __ATOMIC_SEQ_CST))
+            return;
+        __atomic_store_n(&v->sync, VCPU_OUTSIDE, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&bt->cache->exclusive, __ATOMIC_SEQ_CST))
+            raw_syscall3(SYS_sched_yield, 0, 0, 0);
+    }
+}
+
+void cache_leave(struct bt *bt, struct vcpu *v)
+{
+    __atomic_store_n(&v->sync, VCPU_OUTSIDE, __ATOMIC_SEQ_CST);
+}
+
+void cache_lock(struct bt *bt, struct vcpu *v)
+{
+    struct code_cache *k = bt->cache;
+    unsigned spins = 0;
+
+    if (!__atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE))
+        return;
+    /* Whoever holds it may be waiting for us to be outside. */
+    bool inside = v && v->sync == VCPU_INSIDE;
+    if (inside)
+        cache_leave(bt, v);
+    while (__atomic_load_n(&k->lock, __ATOMIC_RELAXED) || __atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE)) {
+        if (++spins % 64 == 0)
+            raw_syscall3(SYS_sched_yield, 0, 0, 0);
+        else
+            __builtin_ia32_pause();
+    }
+    if (inside) /* with the lock held nobody else can be exclusive */
+        __atomic_store_n(&v->sync, VCPU_INSIDE, __ATOMIC_SEQ_CST);
+}
+
+bool cache_lock_inside(struct bt *bt)
+{
+    struct code_cache *k = bt->cache;
+
+    while (__atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE)) {
+        if (__atomic_load_n(&k->exclusive, __ATOMIC_ACQUIRE))
+            return false;
+        __builtin_ia32_pause();
+    }
+    return true;
+}
+
+void cache_unlock(struct bt *bt)
+{
+    __atomic_store_n(&bt->cache->lock, 0, __ATOMIC_RELEASE);
+}
+
+/* --- blocks --- */
+
+static inline unsigned block_hash(u64 gpa, u64 vpc, u32 mode)
+{
+    u64 h = (gpa ^ (vpc >> 16) ^ ((u64)mode << 20)) * 0x9e3779b97f4a7c15ull;
+    return h >> 48;
+}
+
+struct block *block_find(struct bt *bt, u64 gpa, u64 vpc, u32 mode)
+{
+    struct block *b = bt->cache->bucket[block_hash(gpa, vpc, mode)];
+
+    while (b && !(b->gpa == gpa && b->vpc == vpc && b->mode == mode))
+        b = b->hash_next;
+    return b;
+}
+
+struct block *block_of_host(struct bt *bt, const u8 *rx)
+{
+    struct code_cache *k = bt->cache;
+    u32 lo = 0, hi = k->norder;
+
+    while (lo < hi) {
+        u32 mid = (lo + hi) / 2;
+        if (k->order[mid]->code_end <= rx)
+            lo = mid + 1;
+        else
+            hi = mid;
+    }
+    return lo < k->norder && k->order[lo]->ind <= rx ? k->order[lo] : NULL;
+}
+
+static struct code_page *page_find(struct bt *bt, u64 gpn)
+{
+    struct code_page *p = bt->cache->page[gpn % PAGE_BUCKETS];
+
+    while (p && p->gpn != gpn)
+        p = p->hash_next;
+    return p;
+}
+
+static void lines_add(struct code_page *p, unsigned from, unsigned to)
+{
+    for (unsigned l = from / 64; l <= (to - 1) / 64; l++)
+        p->lines |= BIT(l);
+}
+
+static void page_recount(struct code_page *p)
+{
+    p->lines = 0;
+    for (struct block *b = p->blocks[0]; b; b = b->page_next[0])
+        lines_add(p, b->dep_from, b->dep_to);
+    for (struct block *b = p->blocks[1]; b; b = b->page_next[1])
+        lines_add(p, 0, ((b->vpc + b->bytes - 1) & 0xfff) + 1);
+}
+
+void block_add(struct bt *bt, struct block *b)
+{
+    struct code_cache *k = bt->cache;
+    unsigned h = block_hash(b->gpa, b->vpc, b->mode);
+    struct code_page *p = page_find(bt, b->gpa >> 12);
+
+    b->hash_next = k->bucket[h];
+    k->bucket[h] = b;
+    if (p) {
+        b->page_next[0] = p->blocks[0];
+        p->blocks[0] = b;
+        lines_add(p, b->dep_from, b->dep_to);
+    }
+    p = b->crosses ? page_find(bt, b->gpa2 >> 12) : NULL;
+    if (p) {
+        b->page_next[1] = p->blocks[1];
+        p->blocks[1] = b;
+        lines_add(p, 0, ((b->vpc + b->bytes - 1) & 0xfff) + 1);
+    }
+    k->order[k->norder++] = b;
+}
+
+static u8 *writable(struct code_cache *k, u8 *rx)
+{
+    return k->rw + (rx - k->rx);
+}
+
+static void patch_rel32(struct code_cache *k, u8 *at, const u8 *target)
+{
+    __atomic_store_n((u32 *)writable(k, at), (u32)(target - (at + 4)), __ATOMIC_RELEASE);
+}
+
+void link_set(struct bt *bt, struct link *l, struct block *to)
+{
+    struct block *from = l->from;
+
+    if (l->to || from->dead || to->dead)
+        return;
+    bool same_page = (to->vpc >> 12) == (from->vpc >> 12) && !to->crosses && !from->crosses;
+    u8 *entry = !same_page ? to->xpage : to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
+    l->to = to;
+    l->next_in = to->incoming;
+    to->incoming = l;
+    patch_rel32(bt->cache, l->jmp, entry);
+}
+
+static void link_remove_from_target(struct link *l)
+{
+    struct link **p = &l->to->incoming;
+
+    while (*p && *p != l)
+        p = &(*p)->next_in;
+    if (*p)
+        *p = l->next_in;
+    l->to = NULL;
+}
+
+/* Unlinks a block from everything; its code stays for whoever is running it. */
+static void block_kill(struct bt *bt, struct block *b)
+{
+    struct code_cache *k = bt->cache;
+    struct block **p = &k->bucket[block_hash(b->gpa, b->vpc, b->mode)];
+
+    while (*p && *p != b)
+        p = &(*p)->hash_next;
+    if (*p)
+        *p = b->hash_next;
+    for (struct link *l = b->incoming, *next; l; l = next) {
+        next = l->next_in;
+        patch_rel32(k, l->jmp, l->stub);
+        l->to = NULL;
+    }
+    b->incoming = NULL;
+    for (struct link *l = b->outgoing; l; l = l->next_out)
+        if (l->to)
+            link_remove_from_target(l);
+    /* Jump tables still lead to ind: replace its first 8 bytes by a jump to the look-up (ind is 8-byte aligned). */
+    union { u8 b[8]; u64 w; } j = {.b = {0xe9, 0, 0, 0, 0, 0x90, 0x90, 0x90}};
+    u32 rel = (u32)(k->tramp[STUB_JT_MISS] - (b->ind + 5));
+    for (int i = 0; i < 4; i++)
+        j.b[1 + i] = rel >> (8 * i);
+    __atomic_store_n((u64 *)writable(k, b->ind), j.w, __ATOMIC_RELEASE);
+    b->dead = true;
+    k->stat_invalidated++;
+}
+
+static void page_list_remove(struct code_page *p, struct block *b, unsigned which)
+{
+    struct block **at = &p->blocks[which];
+
+    while (*at && *at != b)
+        at = &(*at)->page_next[which];
+    if (*at)
+        *at = b->page_next[which];
+}
+
+static void block_drop(struct bt *bt, struct block *b)
+{
+    struct code_page *p = page_find(bt, b->gpa >> 12);
+
+    if (p)
+        page_list_remove(p, b, 0);
+    p = b->crosses ? page_find(bt, b->gpa2 >> 12) : NULL;
+    if (p)
+        page_list_remove(p, b, 1);
+    block_kill(bt, b);
+}
+
+/* --- pages --- */
+
+struct code_page *page_mark(struct bt *bt, u64 gpa)
+{
+    struct code_cache *k = bt->cache;
+    s64 n = memfd_page(bt, gpa);
+    struct code_page *p = page_find(bt, gpa >> 12);
+
+    if (p || n < 0)
+        return p;
+    p = arena_alloc(bt, sizeof(*p));
+    p->gpn = gpa >> 12;
+    p->hash_next = k->page[p->gpn % PAGE_BUCKETS];
+    k->page[p->gpn % PAGE_BUCKETS] = p;
+    __atomic_fetch_or(&k->page_map[n], PAGE_IS_CODE, __ATOMIC_SEQ_CST);
+    raw_syscall3(SYS_mprotect, (u64)bt->gview + ((u64)n << 12), 4096, PROT_READ);
+    return p;
+}
+
+static void page_unmark(struct bt *bt, struct code_page *p)
+{
+    struct code_cache *k = bt->cache;
+    s64 n = memfd_page(bt, p->gpn << 12);
+    struct code_page **at = &k->page[p->gpn % PAGE_BUCKETS];
+
+    while (*at && *at != p)
+        at = &(*at)->hash_next;
+    if (*at)
+        *at = p->hash_next;
+    raw_syscall3(SYS_mprotect, (u64)bt->gview + ((u64)n << 12), 4096, PROT_READ | PROT_WRITE);
+    __atomic_fetch_and(&k->page_map[n], (u8)~PAGE_IS_CODE, __ATOMIC_SEQ_CST);
+}
+
+static bool hits(const struct block *b, unsigned which, unsigned from, unsigned to)
+{
+    unsigned start = which ? 0 : b->dep_from;
+    unsigned end = which ? ((b->vpc + b->bytes - 1) & 0xfff) + 1 : b->dep_to;
+
+    return from < end && start < to;
+}
+
+/*
+ * A page that is written beside its translated lines may no longer be code at all (freed and used for data). After some
+ * such stores its translations are dropped and it becomes plain memory. If it turns out to be code again and again, the
+ * patience grows: it is a page that mixes both, and the stores are better done one by one.
+ */
+static bool too_many_data_writes(struct bt *bt, struct code_page *p)
+{
+    s64 n = memfd_page(bt, p->gpn << 12);
+    u8 drops = bt->cache->page_map[n] & ~PAGE_IS_CODE;
+
+    if (++p->data_writes < 16u << MIN(drops * 2, 16))
+        return false;
+    if (drops < 8)
+        bt->cache->page_map[n]++;
+    return true;
+}
+
+static void page_written(struct bt *bt, struct code_page *p, unsigned from, unsigned to)
+{
+    u64 lines = 0;
+    bool dropped = false;
+
+    for (unsigned l = from / 64; l <= (to - 1) / 64; l++)
+        lines |= BIT(l);
+    if (!(p->lines & lines) && too_many_data_writes(bt, p)) {
+        from = 0;
+        to = 4096;
+        lines = ~0ull;
+    }
+    if (p->lines & lines) {
+        for (unsigned which = 0; which < 2; which++)
+            for (struct block *b = p->blocks[which], *next; b; b = next) {
+                next = b->page_next[which];
+                if (hits(b, which, from, to)) {
+                    block_drop(bt, b);
+                    dropped = true;
+                }
+            }
+    }
+    if (dropped)
+        page_recount(p);
+    if (!p->lines)
+        page_unmark(bt, p);
+}
+
+void code_invalidate(struct bt *bt, struct vcpu *v, u64 gpa, u64 len)
+{
+    cache_lock(bt, v);
+    for (u64 at = gpa; at - gpa < len; at = (at | 0xfff) + 1) {
+        struct code_page *p = page_find(bt, at >> 12);
+        unsigned from = at & 0xfff;
+        if (p)
+            page_written(bt, p, from, (unsigned)MIN(4096 - from, len - (at - gpa)) + from);
+    }
+    cache_unlock(bt);
+}
+
+/* --- room --- */
+
+void *arena_alloc(struct bt *bt, u64 bytes)
+{
+    struct code_cache *k = bt->cache;
+    void *p = k->arena + k->arena_used;
+
+    k->arena_used += (bytes + 7) & ~7ull;
+    return p;
+}
+
+#define ROOM_BYTES 65536
+
+bool cache_has_room(struct bt *bt)
+{
+    struct code_cache *k = bt->cache;
+    return k->used + ROOM_BYTES < k->size && k->arena_used + ROOM_BYTES < k->arena_size && k->norder < k->max_order;
+}
+
+static void wait_for_others(struct bt *bt, struct vcpu *self)
+{
+    __atomic_store_n(&bt->cache->exclusive, 1, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < bt->nvcpus; i++) {
+        struct vcpu *v = bt->vcpu[i];
+        if (!v || v == self)
+            continue;
+        __atomic_fetch_or(&v->c->events, BT_EV_SYNC, __ATOMIC_SEQ_CST);
+        while (__atomic_load_n(&v->sync, __ATOMIC_SEQ_CST) == VCPU_INSIDE)
+            raw_syscall3(SYS_sched_yield, 0, 0, 0);
+    }
+}
+
+static void jump_table_reset(struct vcpu *v)
+{
+    for (unsigned i = 0; i < JT_ENTRIES; i++)
+        v->jt[i] = (u64)stub_address[STUB_JT_MISS];
+}
+
+void cache_flush(struct bt *bt, struct vcpu *self)
+{
+    struct code_cache *k = bt->cache;
+
+    wait_for_others(bt, self);
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        if (bt->vcpu[i])
+            jump_table_reset(bt->vcpu[i]);
+    for (unsigned i = 0; i < PAGE_BUCKETS; i++)
+        while (k->page[i])
+            page_unmark(bt, k->page[i]);
+    zero(k->bucket, BLOCK_BUCKETS * sizeof(*k->bucket));
+    zero(k->arena, ALIGN_UP(k->arena_used, 8));
+    k->arena_used = 0;
+    k->norder = 0;
+    k->used = k->fixed;
+    k->generation++;
+    k->stat_flushes++;
+    __atomic_store_n(&k->exclusive, 0, __ATOMIC_SEQ_CST);
+}
+
+/* --- instructions that are better done carefully from the start --- */
+
+bool careful_get(struct bt *bt, u64 gpa)
+{
+    return bt->cache->careful[(gpa * 0x9e3779b97f4a7c15ull) >> 52] == gpa + 1;
+}
+
+void careful_add(struct bt *bt, u64 gpa)
+{
+    bt->cache->careful[(gpa * 0x9e3779b97f4a7c15ull) >> 52] = gpa + 1;
+}
+
+#define FAULTS_MAX 6
+
+void cache_note_fault(struct bt *bt, struct block *b, unsigned offset)
+{
+    struct code_cache *k = bt->cache;
+    u64 gpa = b->gpa + offset;
+    u8 *n = &k->faults[(gpa * 0x9e3779b97f4a7c15ull) >> 52];
+
+    if (b->crosses || ++*n < FAULTS_MAX)
+        return;
+    *n = 0;
+    if (!cache_lock_inside(bt))
+        return;
+    careful_add(bt, gpa);
+    if (!b->dead) {
+        struct code_page *p = page_find(bt, b->gpa >> 12);
+        block_drop(bt, b);
+        if (p)
+            page_recount(p);
+        if (p && !p->lines)
+            page_unmark(bt, p);
+    }
+    cache_unlock(bt);
+}

@@ -1,0 +1,140 @@
+/*
+ * The code cache: translated blocks, how they are found, linked to each other and dropped when their bytes change.
+ * Light code. One lock (cache->lock) protects everything but the machine code itself, which other vCPUs may be running:
+ * it is only patched with aligned stores of 4 or 8 bytes and never reused before all vCPUs have left it (cache_flush).
+ */
+#ifndef BT_CACHE_H
+#define BT_CACHE_H
+
+#include "accel/bt/vcpu.h"
+
+struct link;
+
+struct block {
+    u64 vpc, gpa, gpa2;     /* guest address; where its bytes are (gpa2: page of the bytes past the page end, if crosses) */
+    u32 mode;
+    u16 bytes, ninsns;
+    u16 dep_from, dep_to;   /* offsets in the first page: the bytes that its translation depends on */
+    bool crosses, dead;
+    /* Entries, each falls through to the next: from an indirect jump (host R14 = vpc; checks vpc and mode), from another
+     * page (checks the mapping), from a backward jump (polls), from within the page. */
+    u8 *ind, *xpage, *poll, *entry;
+    u8 *code_end;           /* end of all its host code */
+    u32 *map;               /* per insn: host offset from ind << 12 | guest offset from vpc */
+    struct block *hash_next, *page_next[2];
+    struct link *incoming, *outgoing;
+};
+
+/* A direct jump between blocks. */
+struct link {
+    u8 *jmp;                /* RX address of the rel32, 4-byte aligned */
+    u8 *stub;               /* where it goes while not linked */
+    u64 target;             /* guest address */
+    struct block *from, *to;
+    struct link *next_in, *next_out;
+};
+
+/* What a stub needs to know of a special or careful instruction. */
+struct site {
+    struct insn in;
+    u64 vpc;                /* linear address */
+    u8 *next;               /* host code behind it in its block */
+    sys_fn *fn;
+    bool ends;              /* its block ends here */
+    bool tf;                /* single-stepping: #DB behind it */
+};
+
+struct code_page {
+    u64 gpn;
+    struct block *blocks[2]; /* [0]: blocks that start here, linked by page_next[0]; [1]: that end here (crosses) */
+    u64 lines;              /* bit n: bytes 64n.. are translated */
+    u32 data_writes;        /* stores that hit the page but no translated line, since it became code */
+    struct code_page *hash_next;
+};
+
+#define PAGE_IS_CODE 0x80
+#define BLOCK_BUCKETS 65536
+#define PAGE_BUCKETS 4096
+#define CAREFUL_BUCKETS 4096
+
+struct code_cache {
+    u32 lock;
+    u32 exclusive;          /* somebody wants all vCPUs outside */
+    u32 generation;         /* of the code; stubs that waited must not use old records */
+    int fd;
+    u8 *rw, *rx;            /* the same memory twice: never writable and executable through one mapping */
+    u64 size, used, fixed;  /* bytes; fixed: trampolines at the start */
+    u8 *arena;
+    u64 arena_size, arena_used;
+    struct block **bucket;
+    struct code_page **page;
+    u8 *page_map;           /* per page of the memfd: PAGE_IS_CODE: has translations and is write-protected in gview;
+                             * the rest counts how often its code was dropped for being written beside */
+    struct block **order;   /* blocks by host address */
+    u32 norder, max_order;
+    u8 *faults;             /* small counters by hash of the instruction's address */
+    u64 *careful;           /* set of gpa of instructions that often miss: translated with slow accesses in line */
+    u8 *tramp[STUBS];       /* RX addresses of jumps to the stubs */
+    u64 stat_flushes, stat_invalidated;
+};
+
+int cache_init(struct bt *bt, u64 size, struct err *err);
+void cache_fini(struct bt *bt);
+
+static inline s64 memfd_page(const struct bt *bt, u64 gpa)
+{
+    const struct gmem_slot *s = ram_slot(bt->m->ram, gpa);
+    return s ? (s64)((s->offset + gpa - s->gpa) >> 12) : -1;
+}
+
+static inline bool code_page(const struct bt *bt, u64 gpa)
+{
+    s64 n = memfd_page(bt, gpa);
+    return n >= 0 && (((volatile u8 *)bt->cache->page_map)[n] & PAGE_IS_CODE);
+}
+
+void cache_lock(struct bt *bt, struct vcpu *v); /* v: the calling vCPU or NULL */
+/* For signal handlers: takes the lock unless its holder is waiting for this thread to leave; then false, and what the
+ * lock protects stands still until the handler returns. */
+bool cache_lock_inside(struct bt *bt);
+void cache_unlock(struct bt *bt);
+/* vCPU enters or leaves translated code as a whole (for cache_flush). */
+void cache_enter(struct bt *bt, struct vcpu *v);
+void cache_leave(struct bt *bt, struct vcpu *v);
+
+/* All below: with the lock held. */
+struct block *block_find(struct bt *bt, u64 gpa, u64 vpc, u32 mode);
+struct block *block_of_host(struct bt *bt, const u8 *rx);  /* the block whose code holds rx, or NULL */
+void block_add(struct bt *bt, struct block *b);
+void link_set(struct bt *bt, struct link *l, struct block *to);
+void *arena_alloc(struct bt *bt, u64 bytes);               /* zeroed, 8-byte aligned; never fails: callers make room first */
+bool cache_has_room(struct bt *bt);
+/* Drops all code. Waits until all other vCPUs are outside; v is the caller's, NULL for none. */
+void cache_flush(struct bt *bt, struct vcpu *v);
+/* Marks the page of gpa as code, write-protecting it, before its bytes are read. */
+struct code_page *page_mark(struct bt *bt, u64 gpa);
+bool careful_get(struct bt *bt, u64 gpa);
+void careful_add(struct bt *bt, u64 gpa);
+
+/* Without the lock. [gpa, gpa+len) was written: drop what was translated from it. */
+void code_invalidate(struct bt *bt, struct vcpu *v, u64 gpa, u64 len);
+static inline void code_written(struct cpu *c, u64 gpa, u64 len)
+{
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (code_page(c->vcpu->bt, gpa))
+        code_invalidate(c->vcpu->bt, c->vcpu, gpa, len);
+}
+
+/* A host fault in block b at the guest instruction `offset`: after some of them its accesses become careful ones. */
+void cache_note_fault(struct bt *bt, struct block *b, unsigned offset);
+
+/* translate.c (heavy): translates the block at vpc, whose first byte is at gpa. Lock held; may flush the cache.
+ * Returns NULL when the fetch of the block's very first instruction crosses into a page that is not mapped: then
+ * c->exc is set up and the caller raises it. */
+struct block *translate(struct cpu *c, u64 vpc, u64 gpa);
+
+/* device.c: physical addresses that are not RAM */
+u64 mem_device_read(struct cpu *c, u64 gpa, unsigned size);
+void mem_device_write(struct cpu *c, u64 gpa, unsigned size, u64 value);
+
+#endif

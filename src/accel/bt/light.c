@@ -1,0 +1,524 @@
+/*
+ * The C side of the stubs: what translated code asks for. Light, vCPU thread; see enter.c for how they are called.
+ *
+ * Each leaves struct cpu such that the guest can go on at the returned host address, or returns 0 to leave to the run
+ * loop with the reason in vcpu->exit and the guest's rip at the next instruction.
+ */
+#include "accel/bt/cache.h"
+#include "accel/bt/gen.h"
+#include "accel/bt/sys.h"
+#include "x86/walk.h"
+
+static const struct stub_ret leave = {0, 0};
+
+static u64 code_base(const struct cpu *c)
+{
+    return code64(c) ? 0 : c->seg[SEG_CS].base;
+}
+
+static u64 lin_of(const struct cpu *c, u64 rip)
+{
+    return code64(c) ? rip : (u32)(rip + c->seg[SEG_CS].base);
+}
+
+static u64 rip_of(const struct cpu *c, u64 lin)
+{
+    if (code64(c))
+        return lin;
+    u32 rip = (u32)(lin - code_base(c));
+    return (c->mode & MODE_REAL) ? rip & 0xffff : rip;
+}
+
+static struct stub_ret exit_with(struct cpu *c, enum cpu_exit why)
+{
+    c->vcpu->exit = why;
+    return leave;
+}
+
+/* --- going on at c->rip --- */
+
+static u64 heavy_translate(u64 c, u64 vpc, u64 gpa)
+{
+    return (u64)translate((struct cpu *)c, vpc, gpa);
+}
+
+/* The block at linear address vpc for the current mode, translated if need be. Raises what the fetch raises. */
+static struct block *block_at(struct cpu *c, u64 vpc)
+{
+    struct bt *bt = c->vcpu->bt;
+    u64 gpa = mmu_fetch(c, vpc);
+
+    cache_lock(bt, c->vcpu);
+    struct block *b = block_find(bt, gpa, vpc, c->mode);
+    if (!b)
+        b = (struct block *)heavy_call(c, heavy_translate, (u64)c, vpc, gpa);
+    cache_unlock(bt);
+    if (!b)
+        bt_unwind(c);
+    if (b->crosses)
+        mmu_fetch(c, (vpc | 0xfff) + 1);
+    return b;
+}
+
+static void check_fetch(struct cpu *c, u64 vpc)
+{
+    if (code64(c) && (u64)((s64)(vpc << 16) >> 16) != vpc)
+        raise_error(c, VEC_GP, 0);
+    if (!code64(c) && (c->mode & (MODE_REAL | MODE_CSBASE)) && (u32)c->rip > c->seg[SEG_CS].limit)
+        raise_error(c, VEC_GP, 0);
+}
+
+/* One instruction in careful mode at c->rip, not polling: for interrupt shadows and for accesses that must be slow. */
+static struct stub_ret run_careful(struct cpu *c)
+{
+    u64 vpc = lin_of(c, c->rip);
+    u32 mode = c->mode;
+
+    check_fetch(c, vpc);
+    c->vcpu->stat_careful++;
+    c->mode |= MODE_CAREFUL;
+    struct block *b = block_at(c, vpc);
+    c->mode = mode;
+    return (struct stub_ret){.host = (u64)b->entry};
+}
+
+static bool interruptible(const struct cpu *c)
+{
+    return (c->rflags & FL_IF) && !c->shadow;
+}
+
+static void look_for_interrupts(struct cpu *c)
+{
+    if (c->vcpu->intr_waiting && (c->rflags & FL_IF)) {
+        c->vcpu->intr_waiting = false;
+        __atomic_fetch_or(&c->events, VCPU_EV_INTR, __ATOMIC_RELAXED);
+    }
+}
+
+static struct stub_ret resume(struct cpu *c)
+{
+    u64 vpc = lin_of(c, c->rip);
+
+    look_for_interrupts(c);
+    if (c->activity != X86_RUNNING)
+        return exit_with(c, EXIT_HALT);
+    if (c->shadow) {
+        struct stub_ret r = run_careful(c);
+        c->shadow = 0;
+        return r;
+    }
+    if (c->rflags & FL_RF)
+        c->rflags &= ~FL_RF;
+    c->priv[P_S1] = vpc;
+    return (struct stub_ret){.host = c->vcpu->jt[vpc & 0xffff]};
+}
+
+struct stub_ret light_jt_miss(struct cpu *c, u64 vpc, u64 s2)
+{
+    (void)s2;
+    c->vcpu->stat_miss++;
+    c->rip = rip_of(c, vpc);
+    check_fetch(c, vpc);
+    struct block *b = block_at(c, vpc);
+    c->vcpu->jt[vpc & 0xffff] = (u64)b->ind;
+    c->priv[P_S1] = vpc;
+    return (struct stub_ret){.host = (u64)b->poll};
+}
+
+struct stub_ret light_link(struct cpu *c, u64 s1, u64 rec)
+{
+    struct bt *bt = c->vcpu->bt;
+    struct link *l = (struct link *)rec;
+    u32 generation = bt->cache->generation;
+    u64 target = l->target;
+
+    (void)s1;
+    c->vcpu->stat_link++;
+    c->rip = rip_of(c, target);
+    check_fetch(c, target);
+    struct block *b = block_at(c, target);
+    cache_lock(bt, c->vcpu);
+    if (generation == bt->cache->generation)
+        link_set(bt, l, b);
+    cache_unlock(bt);
+    return (struct stub_ret){.host = (u64)b->poll};
+}
+
+/* --- events --- */
+
+static u64 heavy_acknowledge(u64 m, u64 index, u64 unused)
+{
+    struct accel_machine *machine = (struct accel_machine *)m;
+
+    (void)unused;
+    if (!machine->intc.pending(machine->intc.opaque, index))
+        return (u64)-1;
+    return (u64)(s64)machine->intc.acknowledge(machine->intc.opaque, index);
+}
+
+static void take_interrupt(struct cpu *c)
+{
+    if (!interruptible(c)) {
+        c->vcpu->intr_waiting = true;
+        return;
+    }
+    s64 vector = (s64)heavy_call(c, heavy_acknowledge, (u64)c->m, c->index, 0);
+    if (vector < 0)
+        return;
+    c->activity = X86_RUNNING;
+    /* More may be waiting: look again when the handler lets us. */
+    c->vcpu->intr_waiting = true;
+    c->delivering = (u8)vector + 1;
+    deliver_event(c, vector, false, 0, DELIVER_EXTERNAL);
+    c->delivering = 0;
+}
+
+static void take_nmi(struct cpu *c)
+{
+    if (c->nmi_masked) {
+        c->nmi_pending = 1;
+        return;
+    }
+    c->nmi_masked = 1;
+    c->activity = X86_RUNNING;
+    c->delivering = VEC_NMI + 1;
+    deliver_event(c, VEC_NMI, false, 0, DELIVER_NMI);
+    c->delivering = 0;
+}
+
+#define EVENTS_FOR_RUN_LOOP (VCPU_EV_STOP | VCPU_EV_INIT | VCPU_EV_SIPI | BT_EV_TIMER | BT_EV_SYNC)
+
+struct stub_ret light_start(struct cpu *c)
+{
+    u32 events = __atomic_load_n(&c->events, __ATOMIC_ACQUIRE);
+
+    if (events & EVENTS_FOR_RUN_LOOP)
+        return exit_with(c, EXIT_REDECODE);
+    if (events & VCPU_EV_NMI) {
+        __atomic_fetch_and(&c->events, ~VCPU_EV_NMI, __ATOMIC_ACQ_REL);
+        take_nmi(c);
+    }
+    if ((events & VCPU_EV_INTR) && c->activity != X86_WAIT_SIPI) {
+        __atomic_fetch_and(&c->events, ~VCPU_EV_INTR, __ATOMIC_ACQ_REL);
+        take_interrupt(c);
+    }
+    return resume(c);
+}
+
+struct stub_ret light_poll(struct cpu *c, u64 s1, u64 vpc)
+{
+    (void)s1;
+    c->rip = rip_of(c, vpc);
+    return light_start(c);
+}
+
+/* --- exceptions --- */
+
+noreturn void raise_exception(struct cpu *c, enum x86_vector vector)
+{
+    c->exc_vector = vector;
+    c->exc_has_error = 0;
+    c->exc_error = 0;
+    bt_unwind(c);
+}
+
+noreturn void raise_error(struct cpu *c, enum x86_vector vector, u32 error)
+{
+    c->exc_vector = vector;
+    c->exc_has_error = 1;
+    c->exc_error = error;
+    bt_unwind(c);
+}
+
+noreturn void raise_page_fault(struct cpu *c, u64 lin, u32 error)
+{
+    c->cr2 = lin;
+    raise_error(c, VEC_PF, error);
+}
+
+/* Every raise*() ends here, with the helper's stack gone. A raise from within deliver_event() comes again. */
+struct stub_ret light_exception(struct cpu *c)
+{
+    int vector = c->exc_vector;
+
+    if (c->delivering) {
+        vector = deliver_merge(c->delivering - 1, vector);
+        if (vector < 0) {
+            c->delivering = 0;
+            return exit_with(c, EXIT_SHUTDOWN);
+        }
+        if (vector == VEC_DF) {
+            c->exc_has_error = 1;
+            c->exc_error = 0;
+        }
+    }
+    c->delivering = vector + 1;
+    c->rflags |= FL_RF;
+    deliver_event(c, vector, c->exc_has_error, c->exc_error, DELIVER_FAULT);
+    c->delivering = 0;
+    return resume(c);
+}
+
+/* --- special instructions --- */
+
+static void step_trap(struct cpu *c)
+{
+    c->dr6 |= BIT(14); /* BS */
+    c->delivering = VEC_DB + 1;
+    deliver_event(c, VEC_DB, false, 0, DELIVER_FAULT);
+    c->delivering = 0;
+}
+
+struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
+{
+    const struct site *s = (const struct site *)rec;
+
+    (void)s1;
+    c->rip = rip_of(c, s->vpc);
+    c->rip_set = false;
+    s->fn(c, &s->in);
+    if (!c->rip_set)
+        c->rip = rip_of(c, s->vpc + s->in.len);
+    if (s->tf && !(c->rip_set && c->rip == rip_of(c, s->vpc)))
+        step_trap(c);
+    if (s->ends || c->rip_set)
+        return resume(c);
+    if (c->shadow) { /* sti: the next instruction is in the same block, and nothing is taken before it */
+        c->shadow = 0;
+        look_for_interrupts(c);
+    }
+    return (struct stub_ret){.host = (u64)s->next};
+}
+
+/* --- memory --- */
+
+struct slow_record {
+    u64 vpc;
+    s32 resume;
+    u8 size, acc;
+} __attribute__((packed));
+
+struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info)
+{
+    const struct slow_record *r = (const struct slow_record *)info;
+    struct mmu_page p;
+    bool write = r->acc & ACC_W;
+
+    c->rip = rip_of(c, r->vpc);
+    c->priv[P_S1] = lin;
+    if ((lin & 0xfff) + r->size > 4096 || (code64(c) && (u64)((s64)(lin << 16) >> 16) != lin))
+        return run_careful(c);
+    mmu_lookup(c, lin, write, AS_CPL, &p);
+    if (!p.ram || (write && code_page(c->vcpu->bt, p.gpa)))
+        return run_careful(c);
+    return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
+}
+
+struct window_record {
+    u64 vpc;
+    s32 resume;
+    u16 span;
+    u8 write;
+} __attribute__((packed));
+
+/* A window's check failed. Nothing may be raised here: the accesses may never happen. */
+struct stub_ret light_window(struct cpu *c, u64 lin, u64 rec)
+{
+    const struct window_record *r = (const struct window_record *)rec;
+    struct mmu_page p;
+
+    c->rip = rip_of(c, r->vpc);
+    bool one_page = (lin & 0xfff) + r->span <= 4096 && (u64)((s64)(lin << 16) >> 16) == lin;
+    if (one_page && mmu_try(c, lin, &p) && p.ram && (!r->write || p.writable))
+        return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
+    c->mode |= MODE_NOWINDOW;
+    struct block *b = block_at(c, r->vpc);
+    c->mode &= ~MODE_NOWINDOW;
+    return (struct stub_ret){.host = (u64)b->entry};
+}
+
+/* Where a careful access goes: straight to RAM in the VMM's view if it can, else through the bounce buffer. */
+static void place_access(struct cpu *c, u64 lin, unsigned size, unsigned acc)
+{
+    struct vcpu *v = c->vcpu;
+    unsigned first = MIN(size, 4096 - (unsigned)(lin & 0xfff));
+    bool write = acc & ACC_W;
+    struct mmu_page p;
+
+    v->access.acc = acc;
+    v->access.size = size;
+    v->access.lin[0] = lin;
+    v->access.len[0] = first;
+    v->access.len[1] = size - first;
+    v->access.mmio = 0;
+    v->access.code = 0;
+    mmu_lookup(c, lin, write, AS_CPL, &p);
+    v->access.gpa[0] = p.gpa;
+    v->access.mmio |= !p.ram;
+    if (first < size) {
+        u64 lin2 = lin + first;
+        if (!code64(c))
+            lin2 = (u32)lin2;
+        mmu_lookup(c, lin2, write, AS_CPL, &p);
+        v->access.lin[1] = lin2;
+        v->access.gpa[1] = p.gpa;
+        v->access.mmio |= !p.ram << 1;
+    }
+    v->access.host = walk_ram(c->m->ram, v->access.gpa[0], first);
+    v->access.bounced = first < size || v->access.mmio;
+    const struct gmem_slot *slot = ram_slot(c->m->ram, v->access.gpa[0]);
+    if (slot && slot->readonly && write)
+        v->access.bounced = 1;
+}
+
+static void bounce_in(struct cpu *c)
+{
+    struct vcpu *v = c->vcpu;
+    u8 *out = v->access.host;
+
+    for (unsigned half = 0; half < 2; half++) {
+        unsigned len = v->access.len[half], at = 0;
+        if (!len)
+            continue;
+        if (!(v->access.mmio & (1 << half))) {
+            const u8 *ram = walk_ram(c->m->ram, v->access.gpa[half], len);
+            for (; at < len; at++)
+                *out++ = ram ? ram[at] : 0xff;
+            continue;
+        }
+        while (at < len) {
+            unsigned n = len - at >= 8 ? 8 : len - at >= 4 ? 4 : len - at >= 2 ? 2 : 1;
+            u64 value = mem_device_read(c, v->access.gpa[half] + at, n);
+            for (unsigned i = 0; i < n; i++)
+                *out++ = value >> (8 * i);
+            at += n;
+        }
+    }
+}
+
+static void bounce_out(struct cpu *c)
+{
+    struct vcpu *v = c->vcpu;
+    const u8 *in = v->access.host;
+
+    for (unsigned half = 0; half < 2; half++) {
+        unsigned len = v->access.len[half], at = 0;
+        const struct gmem_slot *slot = len ? ram_slot(c->m->ram, v->access.gpa[half]) : NULL;
+        if (!len)
+            continue;
+        if (slot && !slot->readonly) {
+            u8 *ram = slot->hva + (v->access.gpa[half] - slot->gpa);
+            for (; at < len; at++)
+                ram[at] = *in++;
+            code_written(c, v->access.gpa[half], len);
+            continue;
+        }
+        while (at < len) {
+            unsigned n = len - at >= 8 ? 8 : len - at >= 4 ? 4 : len - at >= 2 ? 2 : 1;
+            u64 value = 0;
+            for (unsigned i = 0; i < n; i++)
+                value |= (u64)*in++ << (8 * i);
+            mem_device_write(c, v->access.gpa[half] + at, n, value);
+            at += n;
+        }
+    }
+}
+
+struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
+{
+    const struct site *s = (const struct site *)rec;
+    struct vcpu *v = c->vcpu;
+    const struct insn_form *f = s->in.form;
+
+    (void)s1;
+    c->rip = rip_of(c, s->vpc);
+    u64 lin = insn_linear(c, &s->in, f->mem_bytes, f->mem_acc & ACC_W);
+    place_access(c, lin, f->mem_bytes, f->mem_acc);
+    if (v->access.bounced) {
+        v->access.host = v->bounce + (lin & 63);
+        if (f->mem_acc & ACC_R)
+            bounce_in(c);
+    }
+    c->priv[P_S1] = (u64)v->access.host;
+    return (struct stub_ret){.host = (u64)s->next};
+}
+
+struct stub_ret light_end(struct cpu *c, u64 s1, u64 rec)
+{
+    const struct site *s = (const struct site *)rec;
+    struct vcpu *v = c->vcpu;
+    u32 dead_before = v->bt->cache->stat_invalidated;
+
+    (void)s1;
+    if (v->access.bounced)
+        bounce_out(c);
+    else
+        code_written(c, v->access.gpa[0], v->access.size);
+    if ((u32)v->bt->cache->stat_invalidated != dead_before) {
+        /* It may have been this very block that was written to. */
+        c->rip = rip_of(c, s->vpc + s->in.len);
+        if (s->tf)
+            step_trap(c);
+        return resume(c);
+    }
+    return (struct stub_ret){.host = (u64)s->next};
+}
+
+/* After a host signal in translated code: registers are stored, c->rip is the guest's instruction. */
+struct stub_ret light_fault(struct cpu *c, u64 s1, u64 s2)
+{
+    (void)s1, (void)s2;
+    c->vcpu->stat_faults++;
+    if (c->exc_vector != VEC_PF)
+        return light_exception(c);
+    return run_careful(c);
+}
+
+/* --- functions for sites that are no instruction's own --- */
+
+noreturn static void undefined(struct cpu *c)
+{
+    raise_exception(c, VEC_UD);
+}
+
+void sys_invalid(struct cpu *c, const struct insn *in)
+{
+    (void)in;
+    undefined(c);
+}
+
+void sys_too_long(struct cpu *c, const struct insn *in)
+{
+    (void)in;
+    raise_error(c, VEC_GP, 0);
+}
+
+void sys_no_unit(struct cpu *c, const struct insn *in)
+{
+    bool sse = in->form->need >= NEED_SSE;
+    bool os = in->form->need < NEED_SSE ? true
+              : in->form->need == NEED_SSE ? (c->cr4 & CR4_OSFXSR) != 0 : !(c->mode & (MODE_NOAVX | MODE_NOAVX512));
+
+    if (!os || ((c->cr0 & CR0_EM) && (sse || in->form->need == NEED_MMX)))
+        undefined(c);
+    raise_exception(c, VEC_NM);
+}
+
+/* Behind an instruction that was copied while single-stepping: a step of length 0. */
+void sys_step(struct cpu *c, const struct insn *in)
+{
+    (void)in;
+    c->rip_set = false;
+}
+
+void sys_moffs(struct cpu *c, const struct insn *in)
+{
+    unsigned size = in->opcode & 1 ? in->opsize : 1;
+    bool store = in->opcode & 2;
+    u64 lin = seg_linear(c, in->seg, (u64)in->disp, size, store);
+
+    if (store)
+        mem_store(c, lin, size, gpr_get(c, RAX, size), AS_CPL);
+    else
+        gpr_set(c, RAX, size, mem_load(c, lin, size, AS_CPL));
+}

@@ -1,0 +1,311 @@
+/*
+ * Address translation of the guest, cached in the flat tables that generated code reads. Light code, vCPU thread.
+ *
+ * Invariants:
+ *  1. A data table entry is 0 or (host address - linear address) of a page of guest RAM that the table's mode may
+ *     read. It leads into bt->gview only when the mode may also write the page and the guest's dirty bit is set,
+ *     else into bt->roview, where a store faults.
+ *  2. An exec table entry is 0 or EXEC_VALID | page number of a page the table's mode may fetch from.
+ *  3. Every page of a table that holds a non-zero entry is in touched[].
+ *  4. Entries are a TLB: they may outlive changes of the guest's page tables until the guest flushes (SDM 3A 4.10).
+ */
+#include "accel/bt/vcpu.h"
+#include "accel/bt/cache.h"
+#include "x86/walk.h"
+
+static inline u64 page_index(u64 lin)
+{
+    return (lin & PAGE_INDEX_MASK) >> 12;
+}
+
+static inline u64 *data_entry(struct table *t, u64 lin)
+{
+    return (u64 *)t->base + page_index(lin);
+}
+
+static inline u32 *exec_entry(struct table *t, u64 lin)
+{
+    return (u32 *)(t->base + EXEC_TABLE) + page_index(lin);
+}
+
+static inline void zero_words(void *p, u64 nwords)
+{
+    __asm__ volatile("rep stosq" : "+D"(p), "+c"(nwords) : "a"(0ull) : "memory");
+}
+
+static inline u32 region_of(u64 lin)
+{
+    return (lin & PAGE_INDEX_MASK) >> 21;
+}
+
+static inline bool region_touched(const struct table *t, u32 region)
+{
+    return t->bits[region >> 3] & (1u << (region & 7));
+}
+
+static void region_zero(struct table *t, u32 region)
+{
+    zero_words((u64 *)t->base + (u64)region * 512, 512);
+    zero_words((u32 *)(t->base + EXEC_TABLE) + (u64)region * 512, 256);
+}
+
+/* Empties a table; with keep_global, regions that hold only global pages stay. */
+static void table_flush(struct table *t, bool keep_global)
+{
+    unsigned kept = 0;
+
+    for (unsigned i = 0; i < t->ntouched; i++) {
+        struct touched *r = &t->touched[i];
+
+        if (keep_global && !r->local) {
+            t->touched[kept++] = *r;
+            continue;
+        }
+        region_zero(t, r->index);
+        t->bits[r->index >> 3] &= ~(1u << (r->index & 7));
+    }
+    t->ntouched = kept;
+}
+
+static struct touched *region_find(struct table *t, u32 region)
+{
+    for (unsigned i = 0; i < t->ntouched; i++)
+        if (t->touched[i].index == region)
+            return &t->touched[i];
+    return NULL;
+}
+
+static struct touched *region_touch(struct table *t, u64 lin)
+{
+    u32 region = region_of(lin);
+
+    if (region_touched(t, region))
+        return region_find(t, region);
+    if (t->ntouched == t->max_touched)
+        table_flush(t, false);
+    t->bits[region >> 3] |= 1u << (region & 7);
+    t->touched[t->ntouched] = (struct touched){.index = region};
+    return &t->touched[t->ntouched++];
+}
+
+static void region_note(struct touched *r, const struct walk_page *p)
+{
+    r->local |= !p->global;
+    r->large |= p->page_bytes > 4096;
+    r->huge |= p->page_bytes > 4 * MiB;
+}
+
+static struct table *table_for(struct cpu *c, enum mem_as as)
+{
+    struct slot *s = c->vcpu->cur;
+
+    if (as == AS_SYSTEM)
+        return &s->table[(c->cr4 & CR4_SMAP) ? TABLE_KERNEL : TABLE_KERNEL_AC];
+    if (c->mode & MODE_USER)
+        return &s->table[TABLE_USER];
+    return &s->table[(c->mode & MODE_AC) ? TABLE_KERNEL_AC : TABLE_KERNEL];
+}
+
+void mmu_select(struct cpu *c)
+{
+    u64 base = (u64)table_for(c, AS_CPL)->base;
+
+    __asm__ volatile("wrgsbase %0" : : "r"(base));
+}
+
+static inline struct walk_regs regs_of(const struct cpu *c)
+{
+    return (struct walk_regs){.cr0 = c->cr0, .cr3 = c->cr3, .cr4 = c->cr4, .efer = c->msr.efer,
+                              .phys_bits = c->model->phys_bits, .ram = c->m->ram};
+}
+
+static unsigned access_of(const struct cpu *c, enum mem_as as)
+{
+    if (as == AS_SYSTEM)
+        return 0;
+    if (c->mode & MODE_USER)
+        return WALK_USER;
+    return (c->rflags & FL_AC) ? WALK_AC : 0;
+}
+
+/* What to add to `lin` to reach its page in the guest's views, or 0 when the page is not RAM. */
+static u64 page_delta(const struct cpu *c, u64 lin, u64 gpa, bool writable)
+{
+    const struct gmem_slot *s = ram_slot(c->m->ram, gpa & ~0xfffull);
+
+    if (!s)
+        return 0;
+    u64 offset = s->offset + (gpa & ~0xfffull) - s->gpa;
+    const u8 *view = writable && !s->readonly ? c->vcpu->bt->gview : c->vcpu->bt->roview;
+    return (u64)view + offset - (lin & ~0xfffull);
+}
+
+static void fill(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, u64 delta)
+{
+    struct touched *r = region_touch(t, lin);
+
+    region_note(r, p);
+    *data_entry(t, lin) = delta;
+}
+
+/* False: *ret_error. */
+static bool lookup(struct cpu *c, u64 lin, unsigned access, enum mem_as as, struct mmu_page *ret, u32 *ret_error)
+{
+    struct walk_regs regs = regs_of(c);
+    struct walk_page p;
+
+    c->vcpu->stat_slow++;
+    if (!walk_page(&regs, lin, access, &p, ret_error))
+        return false;
+    bool writable = (p.writable || (!(c->cr0 & CR0_WP) && !(access & WALK_USER))) && p.dirty;
+    if (!(c->cr0 & CR0_PG))
+        writable = true;
+    u64 delta = page_delta(c, lin, p.gpa, writable);
+
+    ret->gpa = p.gpa;
+    ret->delta = delta;
+    ret->ram = delta != 0;
+    ret->writable = writable;
+    if (delta)
+        fill(c, table_for(c, as), lin, &p, delta);
+    return true;
+}
+
+void mmu_lookup(struct cpu *c, u64 lin, bool write, enum mem_as as, struct mmu_page *ret)
+{
+    u32 error;
+
+    if (!lookup(c, lin, access_of(c, as) | (write ? WALK_WRITE : 0), as, ret, &error))
+        raise_page_fault(c, lin, error);
+}
+
+bool mmu_try(struct cpu *c, u64 lin, struct mmu_page *ret)
+{
+    u32 error;
+
+    return lookup(c, lin, access_of(c, AS_CPL), AS_CPL, ret, &error);
+}
+
+u64 mmu_fetch(struct cpu *c, u64 lin)
+{
+    struct walk_regs regs = regs_of(c);
+    struct table *t = table_for(c, AS_CPL);
+    u32 entry = *exec_entry(t, lin);
+    struct walk_page p;
+    u32 error;
+
+    if (entry)
+        return ((u64)(entry & ~EXEC_VALID) << 12) | (lin & 0xfff);
+    unsigned access = WALK_FETCH | ((c->mode & MODE_USER) ? WALK_USER : 0);
+    if (!walk_page(&regs, lin, access, &p, &error))
+        raise_page_fault(c, lin, error);
+    struct touched *r = region_touch(t, lin);
+    region_note(r, &p);
+    *exec_entry(t, lin) = EXEC_VALID | (u32)(p.gpa >> 12);
+    return p.gpa;
+}
+
+/* --- flushing --- */
+
+static void table_flush_page(struct table *t, u64 lin)
+{
+    u32 region = region_of(lin);
+
+    if (!region_touched(t, region)) {
+        return;
+    }
+    struct touched *r = region_find(t, region);
+    if (r->huge) {
+        u32 first = region & ~511u;
+        for (unsigned i = 0; i < t->ntouched; i++)
+            if ((t->touched[i].index & ~511u) == first)
+                region_zero(t, t->touched[i].index);
+    } else if (r->large) {
+        region_zero(t, region & ~1u);
+        region_zero(t, region | 1u);
+    } else {
+        *data_entry(t, lin) = 0;
+        *exec_entry(t, lin) = 0;
+    }
+}
+
+void mmu_flush_page(struct cpu *c, u64 lin)
+{
+    struct vcpu *v = c->vcpu;
+
+    for (unsigned i = 0; i < v->nslots; i++)
+        for (unsigned k = 0; v->slot[i].used && k < TABLE_KINDS; k++)
+            table_flush_page(&v->slot[i].table[k], lin);
+}
+
+static void slot_flush(struct slot *s, bool keep_global)
+{
+    for (unsigned k = 0; k < TABLE_KINDS; k++)
+        table_flush(&s->table[k], keep_global);
+}
+
+void mmu_flush_all(struct cpu *c, bool global)
+{
+    struct vcpu *v = c->vcpu;
+
+    v->stat_flush++;
+    for (unsigned i = 0; i < v->nslots; i++)
+        slot_flush(&v->slot[i], !global);
+}
+
+void mmu_flush_pcid(struct cpu *c, u16 pcid, bool one, u64 lin)
+{
+    struct vcpu *v = c->vcpu;
+
+    for (unsigned i = 0; i < v->nslots; i++) {
+        struct slot *s = &v->slot[i];
+        if (!s->used || s->pcid != pcid)
+            continue;
+        for (unsigned k = 0; k < TABLE_KINDS; k++) {
+            if (one)
+                table_flush_page(&s->table[k], lin);
+            else
+                table_flush(&s->table[k], true);
+        }
+    }
+}
+
+/* The slot for an address space: the one it has, a free one, or the least recently used, emptied of local pages.
+ * Global pages are the same in every address space, so they stay. *ret_had: it was there. */
+static struct slot *slot_find(struct vcpu *v, u64 base, u16 pcid, bool by_pcid, bool *ret_had)
+{
+    struct slot *best = &v->slot[0];
+
+    for (unsigned i = 0; i < v->nslots; i++) {
+        struct slot *s = &v->slot[i];
+        if (s->used && (by_pcid ? s->pcid == pcid : s->cr3 == base)) {
+            *ret_had = true;
+            return s;
+        }
+        if (s->stamp < best->stamp)
+            best = s;
+    }
+    slot_flush(best, true);
+    *ret_had = false;
+    return best;
+}
+
+void mmu_set_cr3(struct cpu *c, u64 cr3, bool keep)
+{
+    struct vcpu *v = c->vcpu;
+    bool pcide = c->cr4 & CR4_PCIDE;
+    u64 base = cr3 & 0x000ffffffffff000ull;
+    u16 pcid = pcide ? cr3 & 0xfff : 0;
+    bool had;
+    struct slot *s = slot_find(v, base, pcid, pcide, &had);
+
+    if (had && !keep)
+        slot_flush(s, true);
+    s->used = true;
+    s->cr3 = base;
+    s->pcid = pcid;
+    s->stamp = ++v->stamp;
+    v->cur = s;
+    c->cr3 = cr3 & ~BIT(63);
+    mmu_select(c);
+}

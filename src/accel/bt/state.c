@@ -1,0 +1,83 @@
+/* Conversion between a vCPU's live state and the canonical one (x86/cpu.h). Heavy; the vCPU is not running code. */
+#include <string.h>
+#include "accel/bt/sys.h"
+#include "accel/bt/vcpu.h"
+
+int vcpu_state_get(struct vcpu *v, struct x86_cpu *s, struct err *err)
+{
+    const struct cpu *c = v->c;
+
+    (void)err;
+    memset(s, 0, sizeof(*s));
+    memcpy(s->gpr, c->gpr, sizeof(s->gpr));
+    s->rip = c->rip;
+    s->rflags = c->rflags;
+    memcpy(s->seg, c->seg, sizeof(s->seg));
+    s->ldt = c->ldt, s->tr = c->tr, s->gdt = c->gdt, s->idt = c->idt;
+    s->cr0 = c->cr0, s->cr2 = c->cr2, s->cr3 = c->cr3, s->cr4 = c->cr4, s->xcr0 = c->xcr0;
+    s->cr8 = c->m->intc.get_tpr ? c->m->intc.get_tpr(c->m->intc.opaque, c->index) : 0;
+    memcpy(s->dr, c->dr, sizeof(s->dr));
+    s->dr6 = c->dr6, s->dr7 = c->dr7;
+    s->msr = c->msr;
+    s->tsc_offset = c->tsc_offset;
+    s->activity = c->activity;
+    s->sti_shadow = c->shadow == 1, s->mov_ss_shadow = c->shadow == 2;
+    s->nmi_masked = c->nmi_masked, s->nmi_pending = c->nmi_pending;
+    memcpy(s->xsave, c->xsave, sizeof(s->xsave));
+    return 0;
+}
+
+int vcpu_state_set(struct vcpu *v, const struct x86_cpu *s, struct err *err)
+{
+    struct cpu *c = v->c;
+
+    (void)err;
+    memcpy(c->gpr, s->gpr, sizeof(c->gpr));
+    c->rip = s->rip;
+    c->rflags = s->rflags | 2;
+    memcpy(c->seg, s->seg, sizeof(c->seg));
+    c->ldt = s->ldt, c->tr = s->tr, c->gdt = s->gdt, c->idt = s->idt;
+    c->cr0 = s->cr0, c->cr2 = s->cr2, c->cr4 = s->cr4, c->xcr0 = s->xcr0 | 1;
+    memcpy(c->dr, s->dr, sizeof(c->dr));
+    c->dr6 = s->dr6, c->dr7 = s->dr7;
+    c->msr = s->msr;
+    c->tsc_offset = s->tsc_offset;
+    c->activity = s->activity;
+    c->shadow = s->sti_shadow ? 1 : s->mov_ss_shadow ? 2 : 0;
+    c->nmi_masked = s->nmi_masked, c->nmi_pending = s->nmi_pending;
+    c->cpl = (c->cr0 & CR0_PE) ? ((c->rflags & FL_VM) ? 3 : c->seg[SEG_SS].attr >> SEG_ATTR_DPL_SHIFT & 3) : 0;
+    c->rip_set = false;
+    c->delivering = 0;
+    v->intr_waiting = true;
+    memcpy(c->xsave, s->xsave, sizeof(s->xsave));
+    *(u64 *)((u8 *)c->xsave + 512) &= c->priv[P_XSAVE_MASK];
+    memset((u8 *)c->xsave + 520, 0, 56);
+    *(u32 *)((u8 *)c->xsave + 24) &= 0xffff;
+    if (c->m->intc.set_tpr)
+        c->m->intc.set_tpr(c->m->intc.opaque, c->index, s->cr8);
+    mmu_flush_all(c, true);
+    mmu_set_cr3(c, s->cr3, false);
+    cpu_update_mode(c);
+    return 0;
+}
+
+static _Thread_local struct x86_cpu reset_state;
+
+void cpu_reset(struct cpu *c, bool bsp)
+{
+    struct err err;
+
+    memset(&reset_state, 0, sizeof(reset_state));
+    x86_cpu_reset(&reset_state, bsp);
+    reset_state.tsc_offset = c->tsc_offset;
+    vcpu_state_set(c->vcpu, &reset_state, &err);
+}
+
+void cpu_start_at(struct cpu *c, u8 vector)
+{
+    c->seg[SEG_CS].sel = (u16)(vector << 8);
+    c->seg[SEG_CS].base = (u64)vector << 12;
+    c->rip = 0;
+    c->activity = X86_RUNNING;
+    cpu_update_mode(c);
+}

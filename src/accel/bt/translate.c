@@ -1,0 +1,374 @@
+/*
+ * Translation of one block: fetch and decode up to an unconditional transfer, the end of the page or BLOCK_INSNS, find
+ * out where the arithmetic flags are dead, then generate code. A conditional branch does not end a block: its taken side
+ * leaves, the other goes on in line. Heavy code, cache lock held, in a vCPU's thread.
+ */
+#include <Zydis/Zydis.h>
+#include "accel/bt/gen.h"
+#include "accel/bt/sys.h"
+#include "x86/walk.h"
+
+/* --- decoding --- */
+
+static const u8 *page_bytes(struct gen *g, u64 gpa)
+{
+    return walk_ram(g->c->m->ram, gpa & ~0xfffull, 4096);
+}
+
+/* The page behind the block's own, for an instruction that straddles the two. False: #PF is set up in *c. */
+static bool next_page(struct gen *g, u64 lin, u64 *ret_gpa)
+{
+    struct cpu *c = g->c;
+    struct walk_regs regs = {.cr0 = c->cr0, .cr3 = c->cr3, .cr4 = c->cr4, .efer = c->msr.efer,
+                             .phys_bits = c->model->phys_bits, .ram = c->m->ram};
+    struct walk_page p;
+    u32 error;
+
+    if (walk_page(&regs, lin, WALK_FETCH | ((c->mode & MODE_USER) ? WALK_USER : 0), &p, &error)) {
+        *ret_gpa = p.gpa;
+        return true;
+    }
+    c->cr2 = lin;
+    c->exc_vector = VEC_PF;
+    c->exc_has_error = 1;
+    c->exc_error = error;
+    return false;
+}
+
+/* An instruction that crosses into the next page: always a block of its own. */
+static bool decode_crossing(struct gen *g, const u8 *bytes, unsigned left, unsigned size)
+{
+    struct block *b = g->b;
+    u8 buf[INSN_MAX] = {0};
+    const u8 *next;
+
+    if (!next_page(g, (b->vpc | 0xfff) + 1, &b->gpa2))
+        return false;
+    b->crosses = true;
+    page_mark(g->bt, b->gpa2);
+    next = page_bytes(g, b->gpa2);
+    for (unsigned i = 0; i < INSN_MAX; i++)
+        buf[i] = i < left ? bytes[i] : next ? next[i - left] : 0xff;
+    if (insn_decode(buf, INSN_MAX, size, &g->insn[0]) != INSN_OK)
+        g->insn[0].form = NULL;
+    g->n = 1;
+    b->bytes = g->insn[0].form ? g->insn[0].len : 1;
+    return true;
+}
+
+static bool is_last(const struct gen *g, const struct insn *in)
+{
+    switch ((enum insn_class)in->form->cls) {
+    case INSN_JMP: case INSN_CALL: case INSN_RET: case INSN_LOOP: case INSN_INVALID: case INSN_SYSCALL:
+        return true;
+    case INSN_JCC:
+        return !g->plain;
+    case INSN_SPECIAL:
+        return in->form->ends_block;
+    case INSN_COPY: case INSN_PUSH: case INSN_POP: case INSN_LEAVE: case INSN_LEA: case INSN_NOP: case INSN_STRING:
+    case INSN_MOFFS:
+        break;
+    }
+    return false;
+}
+
+static unsigned max_insns(const struct gen *g)
+{
+    return g->b->mode & (MODE_CAREFUL | MODE_TF) ? 1 : BLOCK_INSNS;
+}
+
+/* False: the first instruction cannot be fetched, the exception is set up in *c. */
+static bool decode_block(struct gen *g, const u8 *page)
+{
+    struct block *b = g->b;
+    unsigned size = g->code64 ? 64 : (b->mode & MODE_CODE_MASK) == MODE_CODE32 ? 32 : 16;
+    unsigned at = b->vpc & 0xfff;
+    bool after_sti = false;
+
+    while (g->n < max_insns(g)) {
+        struct insn *in = &g->insn[g->n];
+        unsigned left = MIN(4096 - at, (unsigned)INSN_MAX);
+        int r = left ? insn_decode(page + at, left, size, in) : INSN_TRUNCATED;
+
+        if (r == INSN_TRUNCATED) {
+            if (g->n > 0)
+                break;
+            return decode_crossing(g, page + at, left, size);
+        }
+        if (r != INSN_OK) { /* too long: #GP, raised by the function that runs it */
+            if (g->n == 0)
+                in->form = NULL, g->n = 1, b->bytes = 1;
+            break;
+        }
+        g->offset[g->n] = b->bytes;
+        g->careful[g->n] = careful_get(g->bt, b->gpa + b->bytes);
+        b->bytes += in->len;
+        at += in->len;
+        g->n++;
+        bool sti = in->form->mnemonic == ZYDIS_MNEMONIC_STI;
+        if (after_sti || (is_last(g, in) && !sti))
+            break;
+        after_sti = sti;
+    }
+    return true;
+}
+
+/* --- code --- */
+
+static bool unit_enabled(u32 mode, u8 need)
+{
+    switch ((enum insn_need)need) {
+    case NEED_NONE: return true;
+    case NEED_X87: case NEED_MMX: return !(mode & MODE_NOFPU);
+    case NEED_SSE: return !(mode & (MODE_NOFPU | MODE_NOSSE));
+    case NEED_AVX: return !(mode & (MODE_NOFPU | MODE_NOAVX));
+    case NEED_AVX512: return !(mode & (MODE_NOFPU | MODE_NOAVX512));
+    }
+    return false;
+}
+
+static void gen_special_form(struct gen *g)
+{
+    const struct insn *in = g->in;
+    bool sti = in->form->mnemonic == ZYDIS_MNEMONIC_STI && g->i + 1 < g->n;
+
+    gen_special(g, in->form->sys, in->form->ends_block && !sti);
+}
+
+static void gen_insn(struct gen *g)
+{
+    const struct insn *in = g->in;
+
+    if (!in->form) {
+        gen_special(g, sys_too_long, true);
+        return;
+    }
+    if (!unit_enabled(g->b->mode, in->form->need)) {
+        gen_special(g, sys_no_unit, true);
+        return;
+    }
+    if (gen_flow(g))
+        return;
+    switch ((enum insn_class)in->form->cls) {
+    case INSN_COPY: gen_copy(g); break;
+    case INSN_LEA: gen_lea(g); break;
+    case INSN_NOP: break;
+    case INSN_STRING: gen_special(g, sys_string, false); break;
+    case INSN_MOFFS:
+        if (g->plain && !g->careful[g->i] && g->code64 + 1u && in->seg != SEG_FS && in->seg != SEG_GS)
+            gen_moffs(g);
+        else
+            gen_special(g, sys_moffs, false);
+        break;
+    case INSN_SPECIAL: case INSN_SYSCALL: gen_special_form(g); break;
+    default: gen_special(g, sys_invalid, true); break;
+    }
+}
+
+/* cmp dword gs:[disp], imm32 */
+static void cmp_gs(struct gen *g, s32 disp, u32 imm)
+{
+    b3(&g->o, 0x65, 0x81, 0x3c), b1(&g->o, 0x25), b4(&g->o, (u32)disp), b4(&g->o, imm);
+}
+
+static struct cold *entry_cold(struct gen *g, enum cold_kind kind)
+{
+    struct cold *k = gen_cold(g, kind);
+
+    k->live = !g->flags_dead[0];
+    k->hold = S2;
+    return k;
+}
+
+/* Is R14 this block's address, and the mode its mode? */
+static void check_identity(struct gen *g, u8 *literal)
+{
+    struct code *o = &g->o;
+    struct cold *k = entry_cold(g, COLD_MISS);
+
+    if (literal) {
+        b3(o, 0x4c, 0x3b, 0x35), b4(o, (u32)(literal - (o->p + 4))); /* cmp r14, [rip + literal] */
+    } else {
+        b3(o, 0x49, 0x81, 0xfe), b4(o, (u32)g->b->vpc);              /* cmp r14, imm32 */
+    }
+    k->from1 = jcc(o, CC_NE);
+    cmp_gs(g, CPU_FIELD(mode), g->b->mode & 0xffff);
+    k->from2 = jcc(o, CC_NE);
+}
+
+/* Is the block's page still where its bytes were taken from? */
+static void check_mapping(struct gen *g)
+{
+    struct code *o = &g->o;
+    struct cold *k = entry_cold(g, COLD_REMAP);
+    u64 lin = g->b->vpc, gpa = g->b->gpa;
+
+    for (unsigned i = 0; i <= g->b->crosses; i++) {
+        mov_imm(o, S1, EXEC_TABLE + ((lin & PAGE_INDEX_MASK) >> 12) * 4);
+        b4(o, 0x3e814165), b4(o, EXEC_VALID | (u32)(gpa >> 12)); /* cmp dword gs:[r14], imm32 */
+        u8 *j = jcc(o, CC_NE);
+        if (i == 0)
+            k->from1 = j;
+        else
+            k->from2 = j;
+        lin = (lin | 0xfff) + 1, gpa = g->b->gpa2;
+    }
+}
+
+static void check_events(struct gen *g)
+{
+    struct code *o = &g->o;
+    struct cold *k = entry_cold(g, COLD_POLL);
+
+    b3(o, 0x65, 0x83, 0x3c), b1(o, 0x25), b4(o, (u32)CPU_FIELD(events)), b1(o, 0); /* cmp dword gs:[events], 0 */
+    k->from1 = jcc(o, CC_NE);
+}
+
+static u8 *jmp_short(struct code *o)
+{
+    b2(o, 0xeb, 0);
+    return o->p - 1;
+}
+
+/* Where the flags are live on entry, each entry keeps them once around all its checks. */
+static void gen_prologue_live(struct gen *g, u8 *literal)
+{
+    struct block *b = g->b;
+    struct code *o = &g->o;
+    u8 *out[2];
+
+    b->ind = code_rx(o);
+    flags_save(o, S2, 0);
+    check_identity(g, literal);
+    check_mapping(g);
+    check_events(g);
+    flags_restore(o, S2, 0);
+    out[0] = jmp_short(o);
+    b->xpage = code_rx(o);
+    flags_save(o, S2, 0);
+    check_mapping(g);
+    check_events(g);
+    flags_restore(o, S2, 0);
+    out[1] = jmp_short(o);
+    b->poll = code_rx(o);
+    flags_save(o, S2, 0);
+    check_events(g);
+    flags_restore(o, S2, 0);
+    for (unsigned i = 0; i < 2; i++)
+        *out[i] = o->p - (out[i] + 1);
+    b->entry = code_rx(o);
+}
+
+static void gen_prologue(struct gen *g)
+{
+    struct block *b = g->b;
+    struct code *o = &g->o;
+    u8 *literal = NULL;
+
+    g->vpc = b->vpc;
+    if ((u64)(s64)(s32)b->vpc != b->vpc) {
+        literal = o->p;
+        b8(o, b->vpc);
+    }
+    while ((uintptr_t)o->p & 15)
+        b1(o, 0xcc);
+    g->start = o->p;
+    if (!g->flags_dead[0]) {
+        gen_prologue_live(g, literal);
+        return;
+    }
+    b->ind = code_rx(o);
+    check_identity(g, literal);
+    b->xpage = code_rx(o);
+    check_mapping(g);
+    b->poll = code_rx(o);
+    check_events(g);
+    b->entry = code_rx(o);
+}
+
+static void gen_body(struct gen *g)
+{
+    struct block *b = g->b;
+
+    for (g->i = 0; g->i < g->n; g->i++) {
+        g->in = &g->insn[g->i];
+        g->vpc = b->vpc + g->offset[g->i];
+        b->map[g->i] = (u32)(g->o.p - g->start) << 12 | g->offset[g->i];
+        gen_windows(g);
+        gen_insn(g);
+        if (g->b->mode & MODE_TF && !g->ended)
+            gen_special(g, sys_step, true);
+    }
+    if (g->ended)
+        return;
+    u64 next = b->vpc + b->bytes;
+    if (!g->code64)
+        next = (u32)next;
+    g->vpc = next;
+    bool sti = g->n > 1 && g->insn[g->n - 2].form->mnemonic == ZYDIS_MNEMONIC_STI;
+    if (sti || (b->mode & MODE_CAREFUL)) {
+        mov_imm(&g->o, S1, next); /* through the entry that polls and checks the mode */
+        gen_dispatch(g);
+    } else {
+        gen_link(g, next);
+    }
+}
+
+static bool is_plain(u32 mode)
+{
+    if (mode & (MODE_CAREFUL | MODE_ALIGN | MODE_TF))
+        return false;
+    if ((mode & MODE_CODE_MASK) == MODE_CODE64)
+        return true;
+    return (mode & MODE_CODE_MASK) == MODE_CODE32 && !(mode & (MODE_SEGS | MODE_STACK16 | MODE_CSBASE | MODE_REAL));
+}
+
+struct block *translate(struct cpu *c, u64 vpc, u64 gpa)
+{
+    struct bt *bt = c->vcpu->bt;
+    struct code_cache *k = bt->cache;
+    static _Thread_local struct gen gen;
+    struct gen *g = &gen;
+
+    if (!cache_has_room(bt))
+        cache_flush(bt, c->vcpu);
+    __builtin_memset(g, 0, offsetof(struct gen, insn));
+    g->n = g->i = g->ncold = 0;
+    g->ended = false;
+    g->c = c;
+    g->bt = bt;
+    g->code64 = (c->mode & MODE_CODE_MASK) == MODE_CODE64;
+    g->plain = is_plain(c->mode);
+    g->offset[0] = 0;
+    g->careful[0] = false;
+    struct block *b = g->b = arena_alloc(bt, sizeof(*b));
+    b->vpc = vpc;
+    b->gpa = gpa;
+    b->mode = c->mode;
+    b->dep_from = vpc & 0xfff;
+    page_mark(bt, gpa);
+    static const u8 no_memory[4096] = {[0 ... 4095] = 0xff};
+    g->page = page_bytes(g, gpa);
+    if (!g->page)
+        g->page = no_memory;
+    if (!decode_block(g, g->page))
+        return NULL;
+    b->dep_to = (u16)MIN(b->dep_from + b->bytes, 4096);
+    find_dead_flags(g);
+    find_windows(g);
+    b->ninsns = g->n;
+    b->map = arena_alloc(bt, g->n * sizeof(u32));
+    k->used = ALIGN_UP(k->used, 8);
+    g->o.p = k->rw + k->used;
+    g->o.to_rx = k->rx - k->rw;
+    gen_prologue(g);
+    g->s2_window = NO_WINDOW;
+    gen_body(g);
+    gen_cold_code(g);
+    b->code_end = code_rx(&g->o);
+    k->used = (u64)(g->o.p - k->rw);
+    block_add(bt, b);
+    c->vcpu->stat_blocks++;
+    c->vcpu->stat_insns += g->n;
+    return b;
+}
