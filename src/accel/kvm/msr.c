@@ -2,7 +2,7 @@
  * Model-specific registers: which of KVM's belong to which field of the canonical state, and the TSC.
  *
  * KVM stops at the first register it does not know; such a one is skipped (a host without SPEC_CTRL has guests without
- * it). A value that KVM refuses is an error unless it is zero, which is what a missing register reads as.
+ * it). A value that KVM refuses in a register that it knows is an error.
  *
  * Threads: the vCPU's own, outside vcpu_run.
  */
@@ -142,6 +142,13 @@ int kvm_get_msrs(struct vcpu *v, struct x86_cpu *c, struct err *err)
     return get_tsc(v, c, err);
 }
 
+static bool knows(struct vcpu *v, u32 msr)
+{
+    struct kvm_msr_entry entry = {.index = msr};
+
+    return transfer(v, KVM_GET_MSRS, &entry, 1) == 1;
+}
+
 int kvm_set_msrs(struct vcpu *v, const struct x86_cpu *c, struct err *err)
 {
     struct kvm_msr_entry entry[ARRAY_LEN(fields)] = {0};
@@ -159,7 +166,7 @@ int kvm_set_msrs(struct vcpu *v, const struct x86_cpu *c, struct err *err)
         if (rc < 0)
             return err_sys(err, -rc, "kvm: cpu%u: setting its model-specific registers", v->index);
         done += (u32)rc;
-        if (done < count && entry[done].data)
+        if (done < count && entry[done].data && knows(v, entry[done].index))
             return err_set(err, EINVAL,
                            "kvm: cpu%u: KVM refuses 0x%llx in model-specific register 0x%x",
                            v->index, entry[done].data, entry[done].index);
