@@ -146,8 +146,7 @@ static void put_fadt_legacy(struct tables *t, u32 facs, u32 dsdt)
     put(t, 0, 4);
     put(t, 0xfff, 2); /* latencies that say: no C2, no C3 */
     put(t, 0xfff, 2);
-    put(t, 0, 8);
-    put(t, 0, 2);    /* day and month alarm: none */
+    put(t, 0, 8);    /* no flushing, no throttling, no day and month alarm */
     put(t, 0x32, 1); /* the RTC's century byte */
     put(t, FADT_BOOT_NO_VGA, 2);
     put(t, 0, 1);

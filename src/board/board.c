@@ -20,12 +20,25 @@ _Static_assert(MEMMAP_CPUS <= LAPIC_CPUS && MEMMAP_GSIS == IOAPIC_PINS, "limits"
 
 enum { ISA_PIT = 0, ISA_KEYBOARD = 1, ISA_COM1 = 4, ISA_RTC = 8, ISA_SCI = MEMMAP_GSI_SCI };
 
+/* Only changes go out: each is a system call, and before the accelerator exists all lines are low. */
+static void set_irqchip_line(struct board *b, unsigned gsi, bool level)
+{
+    u32 bit = 1u << gsi, old;
+
+    if (level)
+        old = atomic_fetch_or(&b->irqchip_lines, bit);
+    else
+        old = atomic_fetch_and(&b->irqchip_lines, ~bit);
+    if (level != ((old & bit) != 0))
+        b->config.irqchip.irq_line(b->config.irqchip.opaque, gsi, level);
+}
+
 static void set_gsi(void *opaque, unsigned gsi, bool level)
 {
     struct board *b = opaque;
 
     if (!b->has_intc) {
-        b->config.irqchip.irq_line(b->config.irqchip.opaque, gsi, level);
+        set_irqchip_line(b, gsi, level);
         return;
     }
     if (gsi < 16)

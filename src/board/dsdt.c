@@ -109,7 +109,7 @@ static void add_vmgenid(struct aml *a)
 {
     struct aml_scope dev = aml_device(a, "VGEN"), package;
 
-    aml_name_string(a, "_HID", "TRPZVGID");
+    aml_name_string(a, "_HID", "TRPZ0001");
     aml_name_string(a, "_CID", "VM_Gen_Counter");
     aml_name_string(a, "_DDN", "VM_Gen_Counter");
     aml_name(a, "ADDR");

@@ -16,7 +16,8 @@
 struct board {
     struct board_config config;
     struct aspace mmio, pio;
-    bool has_intc; /* pic, pit, ioapic and lapic are ours */
+    bool has_intc;             /* pic, pit, ioapic and lapic are ours */
+    atomic_uint irqchip_lines; /* levels of the accelerator's lines, when it has the controllers */
     struct pic pic;
     struct pit pit;
     struct ioapic ioapic;
