@@ -185,6 +185,13 @@ static void command_update(struct pci_func *f)
     pci_msix_update(f); /* what waited for bus mastering goes out */
 }
 
+void pci_config_changed(struct pci_func *f)
+{
+    command_update(f);
+    pci_bars_unmap(f);
+    pci_bars_update(f);
+}
+
 /* Decoding is on after reset: without firmware there is nobody else who would have turned it on. */
 void pci_config_reset(struct pci_func *f)
 {

@@ -14,6 +14,7 @@
 #include "base/err.h"
 #include "device/irq.h"
 #include "mem/aspace.h"
+#include "state/set.h"
 #include <pthread.h>
 #include <stdatomic.h>
 
@@ -70,6 +71,8 @@ struct pci_func_ops {
                                             complete and still */
     void (*resume)(struct pci_func *f);
     void (*free)(struct pci_func *f);
+    /* Adds what the owner has to save, beyond the function's own registers. */
+    int (*register_state)(struct pci_func *f, struct state_set *set, struct err *err);
     void (*wrote)(struct pci_func *f, unsigned offset, unsigned size);
     void (*read)(struct pci_func *f, unsigned offset, unsigned size);
 };
@@ -94,6 +97,12 @@ struct pci_msix {
     bool enabled, masked; /* copies of message control */
 };
 
+struct pci_func_state {
+    u8 config[PCI_CONFIG_BYTES];
+    struct pci_msix_entry msix[PCI_MSIX_MAX];
+    u64 msix_pending;
+};
+
 struct pci_func {
     struct pci_host *host;
     const struct pci_func_ops *ops;
@@ -105,8 +114,10 @@ struct pci_func {
     atomic_bool master, no_intx;   /* copies of command bits, readable without the lock */
     struct pci_bar bar[PCI_BARS];
     struct pci_msix msix;
-    bool intx_wanted,
-        intx_level; /* by the device; after masking. Protected by the host's intx lock */
+    /* By the device; after masking. Protected by the host's intx lock. */
+    bool intx_wanted, intx_level;
+    struct state_entry state;
+    struct pci_func_state saved;
 };
 
 struct pci_id {
@@ -122,6 +133,8 @@ void pci_host_free(struct pci_host *h);
 void pci_host_reset(struct pci_host *h);
 void pci_host_quiesce(struct pci_host *h);
 void pci_host_resume(struct pci_host *h);
+/* Registers the saved state of every function that is there now. Save and load between quiesce and resume. */
+int pci_host_register(struct pci_host *h, struct state_set *set, struct err *err);
 /* The function at slot.fn or NULL; for walking all functions. */
 struct pci_func *pci_host_func(struct pci_host *h, unsigned slot, unsigned fn);
 

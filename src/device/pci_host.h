@@ -29,6 +29,8 @@ void pci_bars_update(struct pci_func *f);
 void pci_bars_unmap(struct pci_func *f);
 /* Power-on values of what the guest may change; BARs as assigned. */
 void pci_config_reset(struct pci_func *f);
+/* All of f->config is new: makes BARs, interrupts and MSI-X follow. */
+void pci_config_changed(struct pci_func *f);
 void pci_msix_reset(struct pci_func *f);
 /* Message control may have changed: send what became unmasked. */
 void pci_msix_update(struct pci_func *f);

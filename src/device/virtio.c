@@ -24,10 +24,6 @@
 #define COMPLAINTS_MAX 8
 #define PUBLISH_BATCH 16
 
-/* What a driver may set; it cannot clear single bits (2.1.1). */
-#define DRIVER_BITS \
-    (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK | VIRTIO_FAILED)
-
 static void set_isr(struct virtio *v, u8 bit)
 {
     pthread_mutex_lock(&v->isr_lock);
@@ -207,7 +203,7 @@ static bool features_fit(struct virtio *v)
            (!v->type->accept || v->type->accept(v, f));
 }
 
-static void start(struct virtio *v)
+void virtio_start(struct virtio *v)
 {
     for (unsigned i = 0; i < v->nqueues; i++) {
         struct virtq *q = &v->queue[i];
@@ -225,7 +221,7 @@ static void start(struct virtio *v)
 void virtio_write_status(struct virtio *v, u8 value)
 {
     unsigned old = atomic_load(&v->status);
-    unsigned added = value & DRIVER_BITS & ~old;
+    unsigned added = value & VIRTIO_DRIVER_BITS & ~old;
 
     if (atomic_load(&v->resetting))
         return;
@@ -244,7 +240,7 @@ void virtio_write_status(struct virtio *v, u8 value)
         added &= ~(unsigned)VIRTIO_DRIVER_OK;
     atomic_fetch_or(&v->status, added);
     if (added & VIRTIO_DRIVER_OK)
-        start(v);
+        virtio_start(v);
 }
 
 /* --- the bus's side --- */
@@ -315,6 +311,7 @@ static void func_free(struct pci_func *f)
         pthread_mutex_destroy(&v->queue[i].lock);
         free(v->queue[i].chain);
     }
+    free(v->device_saved);
     pthread_cond_destroy(&v->idle);
     pthread_mutex_destroy(&v->isr_lock);
     pthread_mutex_destroy(&v->lock);
@@ -326,6 +323,7 @@ static const struct pci_func_ops func_ops = {
     .quiesce = func_quiesce,
     .resume = func_resume,
     .free = func_free,
+    .register_state = virtio_register_state,
     .wrote = virtio_pci_wrote,
     .read = virtio_pci_read,
 };
@@ -357,8 +355,13 @@ static struct virtio *alloc(const struct virtio_env *env, const struct virtio_ty
     return v;
 }
 
-static int alloc_chains(struct virtio *v, struct err *err)
+static int alloc_rest(struct virtio *v, struct err *err)
 {
+    if (v->type->state) {
+        v->device_saved = calloc(1, v->type->state->size);
+        if (!v->device_saved)
+            return err_set(err, ENOMEM, "%s: no memory for its state", v->type->name);
+    }
     for (unsigned i = 0; i < v->nqueues; i++) {
         v->queue[i].chain = calloc(1, sizeof(struct virtq_chain));
         if (!v->queue[i].chain)
@@ -379,7 +382,7 @@ int virtio_new(const struct virtio_env *env, const struct virtio_type *type, int
     rc = type->init(v, options, err);
     v->features |= VIRTIO_F_VERSION_1 | VIRTIO_F_INDIRECT_DESC | VIRTIO_F_EVENT_IDX;
     if (!rc)
-        rc = alloc_chains(v, err);
+        rc = alloc_rest(v, err);
     if (!rc) {
         virtio_pci_init(v);
         rc = pci_func_add(env->pci, &v->pci, slot, 0, err);

@@ -29,6 +29,10 @@ enum virtio_status {
     VIRTIO_FAILED = 128,
 };
 
+/* What a driver may set; it cannot clear single bits (2.1.1). */
+#define VIRTIO_DRIVER_BITS \
+    (VIRTIO_ACKNOWLEDGE | VIRTIO_DRIVER | VIRTIO_DRIVER_OK | VIRTIO_FEATURES_OK | VIRTIO_FAILED)
+
 #define VIRTIO_F_INDIRECT_DESC BIT(28)
 #define VIRTIO_F_EVENT_IDX BIT(29)
 #define VIRTIO_F_VERSION_1 BIT(32)
@@ -38,6 +42,21 @@ enum virtio_status {
 struct virtio;
 
 /* What devices need of their machine. Pointers outlive the devices. */
+struct virtq_state {
+    u64 desc, avail, used;
+    u16 size, vector, last_avail, used_idx, signalled;
+    u8 enabled;
+};
+
+struct virtio_state {
+    u64 driver_features, acked;
+    u32 device_feature_select, driver_feature_select;
+    u16 queue_select, config_vector;
+    u8 status, generation, generation_due, isr;
+    u8 config[VIRTIO_CONFIG_BYTES];
+    struct virtq_state queue[VIRTIO_QUEUES];
+};
+
 struct virtio_env {
     struct pci_host *pci;
     struct gmem *ram;
@@ -79,6 +98,14 @@ struct virtio_type {
     /* Stop and restart sources of work of the device's own (timers, input). May be NULL. */
     void (*quiesce)(struct virtio *v);
     void (*resume)(struct virtio *v);
+    /* The device's own state, if the core's is not all: a table over a struct that save() fills and load() takes over
+     * after check() (0 or -EINVAL; may be NULL) found it possible. */
+    const struct state_table *state;
+    void (*save)(struct virtio *v, void *state);
+    int (*check)(struct virtio *v, const void *state, struct err *err);
+    void (*load)(struct virtio *v, const void *state);
+    bool
+        config_varies; /* v->config changes by itself; otherwise it must be the same where a state is loaded */
     /* Releases what init took; the object may be half-built. */
     void (*fini)(struct virtio *v);
 };
@@ -111,6 +138,9 @@ struct virtio {
     unsigned nqueues;
     u8 config[VIRTIO_CONFIG_BYTES]; /* device-specific, little-endian */
     unsigned config_len;
+    struct state_entry state, device_state;
+    struct virtio_state saved;
+    void *device_saved;     /* type->state->size bytes, or NULL */
     atomic_uint complaints; /* messages logged about this driver */
 };
 
@@ -135,7 +165,9 @@ void virtio_poll(struct virtio *v, struct virtq *q);
 void virtio_interrupt_queue(struct virtio *v, struct virtq *q);
 void virtio_interrupt_config(struct virtio *v);
 void virtio_write_status(struct virtio *v, u8 value); /* v->lock held */
-void virtio_idle(struct virtio *v);                   /* a chain came back; no lock held */
+void virtio_start(struct virtio *v); /* DRIVER_OK: queues become live; v->lock held */
+int virtio_register_state(struct pci_func *f, struct state_set *set, struct err *err);
+void virtio_idle(struct virtio *v);     /* a chain came back; no lock held */
 void virtio_pci_init(struct virtio *v); /* BAR and capabilities; queues and config are known */
 void virtio_pci_read(struct pci_func *f, unsigned offset, unsigned size);
 void virtio_pci_wrote(struct pci_func *f, unsigned offset, unsigned size);

@@ -107,6 +107,24 @@ static void console_reset(struct virtio *v)
     CONTAINER_OF(v, struct console, v)->sent = 0;
 }
 
+struct console_state {
+    u64 sent;
+};
+
+static const struct field console_fields[] = {STATE_UINT(struct console_state, sent, 1)};
+static STATE_TABLE(console_table, struct console_state, 1, console_fields);
+
+static void console_save(struct virtio *v, void *state)
+{
+    ((struct console_state *)state)->sent = CONTAINER_OF(v, struct console, v)->sent;
+}
+
+/* Any value is possible: one past the waiting chain's end only loses that chain's bytes. */
+static void console_load(struct virtio *v, const void *state)
+{
+    CONTAINER_OF(v, struct console, v)->sent = ((const struct console_state *)state)->sent;
+}
+
 static int console_init(struct virtio *v, const void *options, struct err *err)
 {
     struct console *con = CONTAINER_OF(v, struct console, v);
@@ -147,5 +165,9 @@ const struct virtio_type virtio_console_type = {
     .chain = console_tx,
     .refilled = console_refilled,
     .reset = console_reset,
+    .config_varies = true,
+    .state = &console_table,
+    .save = console_save,
+    .load = console_load,
     .fini = console_fini,
 };

@@ -49,12 +49,22 @@ struct net {
     bool starved;            /* a frame found no buffers; rx lock */
     atomic_ullong mac;       /* 48 bits, first byte lowest */
     atomic_bool all_unicast; /* promiscuous, or a table of further addresses is set */
-    atomic_bool announcing;  /* the announce bit is set in the status field */
     struct {
         u16 head;
         u32 len;
     } used[QUEUE_MAX]; /* buffers of the frame being received; rx lock */
 };
+
+/* The bit in the status field; the driver clears it from its control queue, where v->lock cannot be taken. */
+static void show_announce(struct net *n, bool on)
+{
+    u8 *status = &n->v.config[CFG_STATUS];
+
+    if (on)
+        __atomic_fetch_or(status, STATUS_ANNOUNCE, __ATOMIC_SEQ_CST);
+    else
+        __atomic_fetch_and(status, (u8)~STATUS_ANNOUNCE, __ATOMIC_SEQ_CST);
+}
 
 static u64 mac_of(const u8 *p)
 {
@@ -301,7 +311,7 @@ static u8 control(struct net *n, const struct virtq_chain *c)
     if (cmd[0] == CTRL_MAC && cmd[1] == MAC_TABLE_SET)
         return set_table(n, c);
     if (cmd[0] == CTRL_ANNOUNCE && cmd[1] == ANNOUNCE_ACK) {
-        atomic_store(&n->announcing, false);
+        show_announce(n, false);
         return CTRL_OK;
     }
     return CTRL_ERR;
@@ -325,6 +335,16 @@ static s64 net_chain(struct virtio *v, struct virtq *q, struct virtq_chain *c)
     struct net *n = CONTAINER_OF(v, struct net, v);
 
     return q->index == QUEUE_CTRL ? net_control(n, c) : net_tx(n, c);
+}
+
+void virtio_net_announce(struct virtio *v)
+{
+    struct net *n = CONTAINER_OF(v, struct net, v);
+
+    if (!virtio_has(v, F_GUEST_ANNOUNCE))
+        return;
+    show_announce(n, true);
+    virtio_interrupt_config(v);
 }
 
 /* --- life cycle --- */
@@ -368,7 +388,42 @@ static void net_reset(struct virtio *v)
 
     atomic_store(&n->mac, mac_of(n->default_mac));
     atomic_store(&n->all_unicast, false);
-    atomic_store(&n->announcing, false);
+    show_announce(n, false);
+}
+
+struct net_state {
+    u64 mac;
+    u8 all_unicast;
+};
+
+static const struct field net_fields[] = {
+    STATE_HEX(struct net_state, mac, 1),
+    STATE_BOOL(struct net_state, all_unicast, 1),
+};
+static STATE_TABLE(net_table, struct net_state, 1, net_fields);
+
+static void net_save(struct virtio *v, void *state)
+{
+    struct net *n = CONTAINER_OF(v, struct net, v);
+
+    *(struct net_state *)state = (struct net_state){.mac = atomic_load(&n->mac),
+                                                    .all_unicast = atomic_load(&n->all_unicast)};
+}
+
+static int net_check(struct virtio *v, const void *state, struct err *err)
+{
+    u64 mac = ((const struct net_state *)state)->mac;
+
+    return mac >> 48 || mac & 1 ? err_set(err, EINVAL, "%s: no unicast address", v->pci.name) : 0;
+}
+
+static void net_load(struct virtio *v, const void *state)
+{
+    struct net *n = CONTAINER_OF(v, struct net, v);
+    const struct net_state *s = state;
+
+    atomic_store(&n->mac, s->mac);
+    atomic_store(&n->all_unicast, s->all_unicast != 0);
 }
 
 static int net_init(struct virtio *v, const void *options, struct err *err)
@@ -417,5 +472,10 @@ const struct virtio_type virtio_net_type = {
     .chain = net_chain,
     .refilled = net_refilled,
     .reset = net_reset,
+    .config_varies = true,
+    .state = &net_table,
+    .save = net_save,
+    .check = net_check,
+    .load = net_load,
     .fini = net_fini,
 };

@@ -12,4 +12,7 @@ struct virtio_net_options {
 
 extern const struct virtio_type virtio_net_type;
 
+/* Asks the guest to tell its network where it is now (5.1.5.5), after it has moved. */
+void virtio_net_announce(struct virtio *v);
+
 #endif
