@@ -1,50 +1,25 @@
 /*
- * Hostile drivers against the core, on virtio-rng (one queue, one writable buffer per chain) and virtio-console
- * (readable chains). Numbers in names are those of the project's list of hostile input.
+ * Hostile drivers against the core, on virtio-rng: one queue, one writable buffer per chain. Numbers
+ * in names are those of the project's list of hostile input.
  */
-#include "device/virtio_console.h"
 #include "device/virtio_rng.h"
 #include "driver.h"
 
-enum { RNG_SLOT = 1, CONSOLE_SLOT = 2, TX = 1 };
-
-struct sink {
-    struct chardev port;
-    size_t bytes, room;
-    u8 last;
-};
-
 struct queue_test {
     struct bench b;
-    struct drv d;   /* the entropy device, started */
-    struct drv con; /* the console, started on demand */
-    struct sink sink;
+    struct drv d;
+    struct virtio *neighbour;
     u64 buf;
 };
-
-static size_t sink_write(struct chardev *c, const u8 *buf, size_t len)
-{
-    struct sink *s = CONTAINER_OF(c, struct sink, port);
-    size_t take = MIN(len, s->room);
-
-    s->bytes += take;
-    s->room -= take;
-    if (take)
-        s->last = buf[take - 1];
-    return take;
-}
 
 static int setup(void **state)
 {
     struct queue_test *t = calloc(1, sizeof(*t));
-    struct virtio_console_options o = {.port = &t->sink.port};
 
     bench_init(&t->b);
-    t->sink.port.write = sink_write;
-    t->sink.room = SIZE_MAX;
-    assert_int_equal(virtio_new(&t->b.env, &virtio_rng_type, RNG_SLOT, NULL, NULL, NULL), 0);
-    assert_int_equal(virtio_new(&t->b.env, &virtio_console_type, CONSOLE_SLOT, &o, NULL, NULL), 0);
-    drv_find(&t->d, &t->b, RNG_SLOT);
+    assert_int_equal(virtio_new(&t->b.env, &virtio_rng_type, 1, NULL, NULL, NULL), 0);
+    assert_int_equal(virtio_new(&t->b.env, &virtio_rng_type, 2, NULL, &t->neighbour, NULL), 0);
+    drv_find(&t->d, &t->b, 1);
     drv_start(&t->d, 0);
     t->buf = bench_alloc(&t->b, 64 * KiB, 4096);
     *state = t;
@@ -58,13 +33,6 @@ static int teardown(void **state)
     bench_fini(&t->b);
     free(t);
     return 0;
-}
-
-static void start_console(struct queue_test *t, u64 without)
-{
-    drv_find(&t->con, &t->b, CONSOLE_SLOT);
-    drv_reset(&t->con);
-    drv_start(&t->con, without);
 }
 
 /* The device works: a buffer comes back with bytes in it. */
@@ -96,7 +64,7 @@ static void assert_failed_alone(struct queue_test *t)
     assert_int_equal(drv_status(&t->d), 0);
     drv_start(&t->d, 0);
     assert_works(t);
-    start_console(t, 0);
+    assert_int_equal(atomic_load(&t->neighbour->status), 0);
 }
 
 static void one_desc(struct queue_test *t, struct seg s)
@@ -221,32 +189,6 @@ static void test_6_avail_goes_backwards(void **state)
     assert_works(t);
     set_avail_idx(t, 1);
     assert_needs_reset(&t->d);
-}
-
-/* 7: on a device that keeps chains: the console, whose sink is full, keeps at most one and takes nothing twice. */
-static void test_7_same_head_many_times(void **state)
-{
-    struct queue_test *t = *state;
-    struct drv_queue *q;
-    u32 id, len;
-
-    start_console(t, 0);
-    q = &t->con.q[TX];
-    drv_desc(&t->con, q->desc, 0, (struct seg){t->buf, 100, 0, 0});
-    t->sink.room = 150;
-    for (unsigned i = 0; i < 64; i++)
-        drv_offer(&t->con, TX, 0);
-    drv_kick(&t->con, TX);
-    assert_int_equal(t->sink.bytes, 150);
-    t->sink.room = SIZE_MAX;
-    t->sink.port.front.writable(t->sink.port.front.opaque);
-    assert_int_equal(t->sink.bytes, 6400);
-    for (unsigned i = 0; i < 64; i++) {
-        assert_true(drv_used(&t->con, TX, &id, &len));
-        assert_int_equal(id, 0);
-    }
-    assert_false(drv_used(&t->con, TX, &id, &len));
-    assert_healthy(&t->con);
 }
 
 static void test_8_to_12_bad_ranges(void **state)
@@ -587,49 +529,6 @@ static void test_rng_is_bounded(void **state)
     assert_healthy(&t->d);
 }
 
-static void test_console_input(void **state)
-{
-    struct queue_test *t = *state;
-    const struct chardev_front *f = &t->sink.port.front;
-    struct seg s[2] = {{t->buf, 4, SEG_WRITE, 0}, {t->buf + 100, 3, SEG_WRITE, 0}};
-    char back[8] = {0};
-    u32 id, len;
-
-    start_console(t, 0);
-    assert_int_equal(f->receive(f->opaque, (const u8 *)"hello, world", 12), 0); /* no buffers */
-    drv_add(&t->con, 0, s, 2);
-    drv_add(&t->con, 0, s, 1);
-    drv_kick(&t->con, 0);
-    assert_int_equal(f->receive(f->opaque, (const u8 *)"hello, world", 12), 11);
-    assert_true(drv_used(&t->con, 0, &id, &len));
-    assert_int_equal(len, 7);
-    assert_true(drv_used(&t->con, 0, &id, &len));
-    assert_int_equal(len, 4);
-    drv_get(&t->con, t->buf, back, 4);
-    assert_memory_equal(back, "worl", 4);
-    drv_get(&t->con, t->buf + 100, back, 3);
-    assert_memory_equal(back, "o, ", 3);
-    s[0].flags = 0;
-    drv_add(&t->con, 0, s, 1);
-    f->receive(f->opaque, (const u8 *)"x", 1);
-    assert_needs_reset(&t->con);
-}
-
-static void test_console_without_bus_mastering(void **state)
-{
-    struct queue_test *t = *state;
-    struct seg s = {t->buf, 4, 0, 0};
-
-    start_console(t, 0);
-    bench_config_write(&t->b, CONSOLE_SLOT, PCI_COMMAND, 2, PCI_COMMAND_MEM);
-    drv_add(&t->con, TX, &s, 1);
-    drv_kick(&t->con, TX);
-    assert_int_equal(t->sink.bytes, 0);
-    bench_config_write(&t->b, CONSOLE_SLOT, PCI_COMMAND, 2, PCI_COMMAND_MEM | PCI_COMMAND_MASTER);
-    drv_kick(&t->con, TX);
-    assert_int_equal(t->sink.bytes, 4);
-}
-
 #define CASE(name) cmocka_unit_test_setup_teardown(name, setup, teardown)
 
 int main(void)
@@ -645,7 +544,6 @@ int main(void)
         CASE(test_4_head_past_the_table),
         CASE(test_5_avail_jumps),
         CASE(test_6_avail_goes_backwards),
-        CASE(test_7_same_head_many_times),
         CASE(test_8_to_12_bad_ranges),
         CASE(test_13_wrong_direction),
         CASE(test_15_indirect_lengths),
@@ -661,8 +559,6 @@ int main(void)
         CASE(test_24_vectors),
         CASE(test_29_any_access),
         CASE(test_rng_is_bounded),
-        CASE(test_console_input),
-        CASE(test_console_without_bus_mastering),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
