@@ -176,13 +176,18 @@ static int load_unpacked(struct board *b, const struct boot_image *image, const 
                                 .align = z->align,
                                 .pref = z->pref,
                                 .kaslr = !has_word(image->cmdline, "nokaslr")};
-    auto_free u8 *payload = z->payload_len ? malloc(z->payload_len) : NULL;
+    struct blob payload = BLOB_INIT;
     int rc;
 
-    if (!payload)
+    if (!z->payload_len)
         return err_set(err, ENOTSUP, "the bzImage names no payload");
-    rc = blob_read(&image->kernel, z->kernel + z->payload, payload, z->payload_len, err);
-    return rc ? rc : vmlinux_load(b, payload, z->payload_len, &where, ret_entry, err);
+    rc = blob_alloc(&payload, z->payload_len, "payload", err);
+    if (rc)
+        return rc;
+    rc = blob_read(&image->kernel, z->kernel + z->payload, payload.mem, z->payload_len, err);
+    rc = rc ? rc : vmlinux_load(b, payload.mem, z->payload_len, &where, ret_entry, err);
+    blob_close(&payload);
+    return rc;
 }
 
 /* The protocol's way: the bzImage as it is, at its preferred address. */
