@@ -1,0 +1,134 @@
+/* Comparing two results, and showing what differs. */
+#include <Zydis/Zydis.h>
+#include <errno.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+
+#include "diff.h"
+#include "random.h"
+
+#define FLAGS_COMPARED (FL_ARITH | FL_DF | FL_AC | FL_ID)
+
+static const char *const names[X86_GPRS] = {"rax", "rcx", "rdx", "rbx", "rsp", "rbp", "rsi", "rdi",
+                                            "r8",  "r9",  "r10", "r11", "r12", "r13", "r14", "r15"};
+
+void diff_fill(u64 seed, u8 *bytes, size_t len)
+{
+    struct random r;
+
+    random_init(&r, seed, len);
+    for (size_t i = 0; i + 8 <= len; i += 8)
+        memcpy(bytes + i, &(u64){random_value(&r)}, 8);
+}
+
+static const char *say(const char *format, ...)
+{
+    static char text[200];
+    va_list ap;
+
+    va_start(ap, format);
+    vsnprintf(text, sizeof(text), format, ap);
+    va_end(ap);
+    return text;
+}
+
+static const char *compare_end(const struct diff_result *a, const struct diff_result *b)
+{
+    if (a->end.vector != b->end.vector)
+        return say("vector %u, not %u", b->end.vector, a->end.vector);
+    if (a->regs.rip != b->regs.rip)
+        return say("rip %#lx, not %#lx", (long)b->regs.rip, (long)a->regs.rip);
+    if (a->end.error != b->end.error)
+        return say("error code %#x, not %#x", b->end.error, a->end.error);
+    if (a->end.address != b->end.address)
+        return say("fault address %#lx, not %#lx", (long)b->end.address, (long)a->end.address);
+    return NULL;
+}
+
+static const char *compare_bytes(const char *what, const void *a, const void *b, size_t len)
+{
+    const u8 *x = a, *y = b;
+
+    for (size_t i = 0; i < len; i++)
+        if (x[i] != y[i])
+            return say("%s, byte %zu: %02x, not %02x", what, i, y[i], x[i]);
+    return NULL;
+}
+
+/* The FXSAVE image without the last instruction and data pointers, and without what is reserved. */
+static const char *compare_vectors(const struct diff_regs *a, const struct diff_regs *b)
+{
+    const char *wrong = compare_bytes("x87 control, status and tags", a->fx, b->fx, 5);
+
+    if (!wrong)
+        wrong = compare_bytes("mxcsr", a->fx + 24, b->fx + 24, 4);
+    for (unsigned i = 0; i < 8 && !wrong; i++)
+        wrong = compare_bytes(say("st%u", i), a->fx + 32 + 16 * i, b->fx + 32 + 16 * i, 10);
+    if (!wrong)
+        wrong = compare_bytes("xmm", a->fx + 160, b->fx + 160, 256);
+    if (!wrong)
+        wrong = compare_bytes("ymm high", a->ymm_high, b->ymm_high, sizeof(a->ymm_high));
+    return wrong;
+}
+
+const char *diff_compare(const struct diff_case *c, const struct diff_result *want,
+                         const struct diff_result *got)
+{
+    const char *wrong = compare_end(want, got);
+    u64 flags = (want->regs.rflags ^ got->regs.rflags) & FLAGS_COMPARED & ~c->undefined_flags;
+
+    for (unsigned i = 0; i < X86_GPRS && !wrong; i++)
+        if (want->regs.gpr[i] != got->regs.gpr[i])
+            wrong =
+                say("%s %#lx, not %#lx", names[i], (long)got->regs.gpr[i], (long)want->regs.gpr[i]);
+    if (!wrong && flags)
+        wrong = say("flags %#lx, not %#lx (differ in %#lx)", (long)got->regs.rflags,
+                    (long)want->regs.rflags, (long)flags);
+    if (!wrong && !c->undefined_vector)
+        wrong = compare_vectors(&want->regs, &got->regs);
+    if (!wrong)
+        wrong = compare_bytes("data", want->data, got->data, sizeof(want->data));
+    if (!wrong)
+        wrong = compare_bytes("stack", want->stack, got->stack, sizeof(want->stack));
+    return wrong;
+}
+
+static void print_code(const struct diff_case *c)
+{
+    ZydisDisassembledInstruction d;
+    unsigned at = 0;
+
+    while (at < c->len &&
+           ZYAN_SUCCESS(ZydisDisassembleIntel(ZYDIS_MACHINE_MODE_LONG_64, DIFF_CODE + at,
+                                              c->code + at, c->len - at, &d))) {
+        printf("#   %#llx ", DIFF_CODE + at);
+        for (unsigned i = 0; i < 12; i++)
+            i < d.info.length ? printf(" %02x", c->code[at + i]) : printf("   ");
+        printf("  %s\n", d.text);
+        at += d.info.length;
+    }
+}
+
+void diff_print(const struct diff_case *c, const struct diff_result *want,
+                const struct diff_result *got)
+{
+    printf("# case %lu\n", (unsigned long)c->number);
+    print_code(c);
+    for (unsigned i = 0; i < X86_GPRS; i++)
+        printf("#   %-3s %016lx -> %016lx%s%016lx\n", names[i], (long)c->regs.gpr[i],
+               (long)want->regs.gpr[i],
+               want->regs.gpr[i] == got->regs.gpr[i] ? "    " : " != ", (long)got->regs.gpr[i]);
+    printf("#   flags %05lx -> %05lx, %05lx; vector %u, %u; rip %#lx, %#lx; address %#lx, %#lx\n",
+           (long)c->regs.rflags, (long)want->regs.rflags, (long)got->regs.rflags, want->end.vector,
+           got->end.vector, (long)want->regs.rip, (long)got->regs.rip, (long)want->end.address,
+           (long)got->end.address);
+}
+
+/* Without a guest there is nothing to compare with. */
+__attribute__((weak)) int diff_run_guest(const struct diff_case *c, struct diff_result *ret)
+{
+    (void)c;
+    (void)ret;
+    return -ENOSYS;
+}
