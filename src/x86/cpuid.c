@@ -146,6 +146,9 @@ static const struct feature features[] = {
     (BIT(0) | BIT(1) | BIT(3) | BIT(4) | BIT(5) | BIT(6) | BIT(8) | BIT(13) | BIT(14) | BIT(15) | \
      BIT(17) | BIT(20) | BIT(24) | BIT(26) | BIT(27) | BIT(62))
 
+/* SPEC_CTRL has BHI_DIS_S: Linux then does without its loop that clears the branch history on every system call. */
+#define BHI_CTRL BIT(4)
+
 /* --- the host --- */
 
 struct host {
@@ -322,8 +325,9 @@ static void add_basic(struct cpu_model *m, const u32 bits[WORDS])
     set(add(m, 2, 0, false), 0x00feff01, 0, 0, 0); /* "see leaf 4" */
     add_caches(m);
     set(add(m, 6, 0, false), 4, 0, 0, 0); /* the APIC timer never stops */
-    set(add(m, 7, 0, true), bits[W_71A] ? 1 : 0, bits[W_7B], bits[W_7C], bits[W_7D]);
+    set(add(m, 7, 0, true), 2, bits[W_7B], bits[W_7C], bits[W_7D]);
     set(add(m, 7, 1, true), bits[W_71A], 0, 0, 0);
+    set(add(m, 7, 2, true), 0, 0, 0, BHI_CTRL);
     add_topology(m);
     add_xsave(m, bits);
     /* TSC = crystal * ebx / eax; the crystal is also what the APIC timer counts */

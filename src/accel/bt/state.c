@@ -60,24 +60,3 @@ int vcpu_state_set(struct vcpu *v, const struct x86_cpu *s, struct err *err)
     cpu_update_mode(c);
     return 0;
 }
-
-static _Thread_local struct x86_cpu reset_state;
-
-void cpu_reset(struct cpu *c, bool bsp)
-{
-    struct err err;
-
-    memset(&reset_state, 0, sizeof(reset_state));
-    x86_cpu_reset(&reset_state, bsp);
-    reset_state.tsc_offset = c->tsc_offset;
-    vcpu_state_set(c->vcpu, &reset_state, &err);
-}
-
-void cpu_start_at(struct cpu *c, u8 vector)
-{
-    c->seg[SEG_CS].sel = (u16)(vector << 8);
-    c->seg[SEG_CS].base = (u64)vector << 12;
-    c->rip = 0;
-    c->activity = X86_RUNNING;
-    cpu_update_mode(c);
-}
