@@ -272,7 +272,7 @@ static int bt_vcpu_new(struct accel *a, unsigned index, struct vcpu **ret_vcpu, 
     }
     init_cpu(v, index);
     init_xsave(v->c);
-    cpu_reset(v->c, index == 0);
+    cpu_power_on(v->c, index == 0);
     *slot_of(&a->bt, index) = v;
     *ret_vcpu = v;
     return 0;

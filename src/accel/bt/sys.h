@@ -32,7 +32,8 @@ void deliver_event(struct cpu *c, u8 vector, bool has_error, u32 error, enum del
 /* The event that results when `second` is raised while `first` is delivered: second, or #DF, or -1 for shutdown. */
 int deliver_merge(int first, int second);
 
-/* Power-on / INIT, and start-up at vector (SDM 3A 8.4.4). */
+/* Power-on (all but the vector state), INIT, and start-up at vector (SDM 3A 8.4.4, table 10-1). */
+void cpu_power_on(struct cpu *c, bool bsp);
 void cpu_reset(struct cpu *c, bool bsp);
 void cpu_start_at(struct cpu *c, u8 vector);
 
