@@ -15,6 +15,7 @@ struct row {
         *class; /* rows of one class make one mean: int, memory, float, system, code, smp, other */
     void (*run)(uint64_t n); /* does the operation n times */
     bool (*setup)(void);     /* before; false: this processor or system cannot. May be NULL */
+    unsigned batch;          /* n is a multiple of this; 0: any */
 };
 
 extern const struct row cpu_rows[], memory_rows[], float_rows[], system_rows[], process_rows[],

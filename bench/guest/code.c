@@ -74,8 +74,8 @@ static void mixed_run(uint64_t n)
 }
 
 const struct row code_rows[] = {
-    {"smc_rewrite", "code", smc_run, code_setup},
-    {"jit_emit", "code", jit_run, code_setup},
-    {"data_on_code", "code", mixed_run, code_setup},
-    {NULL, NULL, NULL, NULL},
+    {"smc_rewrite", "code", smc_run, code_setup, 0},
+    {"jit_emit", "code", jit_run, code_setup, 0},
+    {"data_on_code", "code", mixed_run, code_setup, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

@@ -5,6 +5,7 @@
 
 #define NODES 256
 #define MATRIX 24
+#define INTERP_OPS 16
 
 /* --- a linked list: search for a value, then reverse --- */
 struct node {
@@ -203,11 +204,11 @@ static void fib_run(uint64_t n)
 static void interp_run(uint64_t n)
 {
     enum { ADD, SUB, XOR, SHIFT, LOAD, STORE, LOOP };
-    static const uint8_t program[] = {ADD,  XOR, LOAD,  SHIFT, ADD, STORE, SUB, XOR,
-                                      LOAD, ADD, SHIFT, STORE, ADD, SUB,   XOR, LOOP};
+    static const uint8_t program[INTERP_OPS] = {ADD,  XOR, LOAD,  SHIFT, ADD, STORE, SUB, XOR,
+                                                LOAD, ADD, SHIFT, STORE, ADD, SUB,   XOR, LOOP};
     static void *const labels[] = {&&add, &&sub, &&xor_, &&shift, &&load, &&store, &&loop};
     const uint8_t *pc = program;
-    uint64_t acc = 1, memory[4] = {3, 5, 7, 9}, left = n / sizeof(program) + 1;
+    uint64_t acc = 1, memory[4] = {3, 5, 7, 9}, left = n / INTERP_OPS;
 
 #define NEXT goto *labels[*pc++]
     NEXT;
@@ -244,7 +245,9 @@ loop:
         return v * (2 * (i) + 3) + (i);                             \
     }
 TARGET(0)
-TARGET(1) TARGET(2) TARGET(3) TARGET(4) TARGET(5) TARGET(6) TARGET(7)
+TARGET(1)
+TARGET(2)
+TARGET(3) TARGET(4) TARGET(5) TARGET(6) TARGET(7)
 
     static void icall_run(uint64_t n)
 {
@@ -258,13 +261,13 @@ TARGET(1) TARGET(2) TARGET(3) TARGET(4) TARGET(5) TARGET(6) TARGET(7)
 }
 
 const struct row cpu_rows[] = {
-    {"list", "int", list_run, list_setup},
-    {"matrix", "int", matrix_run, NULL},
-    {"state", "int", state_run, NULL},
-    {"crc16", "int", crc16_run, NULL},
-    {"sha256", "int", sha256_run, NULL},
-    {"fib20", "int", fib_run, NULL},
-    {"interp", "int", interp_run, NULL},
-    {"icall", "int", icall_run, NULL},
-    {NULL, NULL, NULL, NULL},
+    {"list", "int", list_run, list_setup, 0},
+    {"matrix", "int", matrix_run, NULL, 0},
+    {"state", "int", state_run, NULL, 0},
+    {"crc16", "int", crc16_run, NULL, 0},
+    {"sha256", "int", sha256_run, NULL, 0},
+    {"fib20", "int", fib_run, NULL, 0},
+    {"interp", "int", interp_run, NULL, INTERP_OPS},
+    {"icall", "int", icall_run, NULL, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

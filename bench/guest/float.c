@@ -117,11 +117,11 @@ static void fsin_run(uint64_t n)
 }
 
 const struct row float_rows[] = {
-    {"gemm48_scalar", "float", gemm_scalar_run, gemm_setup},
-    {"gemm48_sse2", "float", gemm_sse2_run, gemm_setup},
-    {"gemm48_avx2", "float", gemm_avx2_run, avx2_setup},
-    {"sse2_int_4k", "float", sse2_int_run, NULL},
-    {"x87", "float", x87_run, NULL},
-    {"fsin", "other", fsin_run, NULL},
-    {NULL, NULL, NULL, NULL},
+    {"gemm48_scalar", "float", gemm_scalar_run, gemm_setup, 0},
+    {"gemm48_sse2", "float", gemm_sse2_run, gemm_setup, 0},
+    {"gemm48_avx2", "float", gemm_avx2_run, avx2_setup, 0},
+    {"sse2_int_4k", "float", sse2_int_run, NULL, 0},
+    {"x87", "float", x87_run, NULL, 0},
+    {"fsin", "other", fsin_run, NULL, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

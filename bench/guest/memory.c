@@ -158,15 +158,15 @@ static void xadd_run(uint64_t n)
 }
 
 const struct row memory_rows[] = {
-    {"sum_store", "memory", sum_run, NULL},
-    {"chase_16k", "memory", chase_run, chase16k_setup},
-    {"chase_1m", "memory", chase_run, chase1m_setup},
-    {"chase_64m", "memory", chase_run, chase64m_setup},
-    {"memcpy_64m", "memory", memcpy_run, copy_setup},
-    {"memset_4k", "memory", memset_run, copy_setup},
-    {"triad_20m", "memory", triad_run, NULL},
-    {"rep_movsb_4k", "other", movsb4k_run, copy_setup},
-    {"rep_movsb_64", "other", movsb64_run, copy_setup},
-    {"lock_xadd", "other", xadd_run, NULL},
-    {NULL, NULL, NULL, NULL},
+    {"sum_store", "memory", sum_run, NULL, SUM_WORDS},
+    {"chase_16k", "memory", chase_run, chase16k_setup, 0},
+    {"chase_1m", "memory", chase_run, chase1m_setup, 0},
+    {"chase_64m", "memory", chase_run, chase64m_setup, 0},
+    {"memcpy_64m", "memory", memcpy_run, copy_setup, 0},
+    {"memset_4k", "memory", memset_run, copy_setup, 0},
+    {"triad_20m", "memory", triad_run, NULL, 0},
+    {"rep_movsb_4k", "other", movsb4k_run, copy_setup, 0},
+    {"rep_movsb_64", "other", movsb64_run, copy_setup, 0},
+    {"lock_xadd", "other", xadd_run, NULL, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

@@ -1,5 +1,4 @@
 /* Processes and threads: making them, ending them, switching between them. */
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -90,9 +89,9 @@ static void pthread_run(uint64_t n)
 }
 
 const struct row process_rows[] = {
-    {"pipe_1cpu", "system", pipe_run, NULL},
-    {"fork", "system", fork_run, NULL},
-    {"exec", "system", exec_run, NULL},
-    {"pthread", "system", pthread_run, NULL},
-    {NULL, NULL, NULL, NULL},
+    {"pipe_1cpu", "system", pipe_run, NULL, 0},
+    {"fork", "system", fork_run, NULL, 0},
+    {"exec", "system", exec_run, NULL, 0},
+    {"pthread", "system", pthread_run, NULL, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

@@ -1,5 +1,4 @@
 /* Two processors at once: independent work, and every way to be in each other's way. An operation is one of either thread. */
-#define _GNU_SOURCE
 #include <pthread.h>
 #include <unistd.h>
 
@@ -110,7 +109,10 @@ static void smp_pipe_run(uint64_t n)
 }
 
 const struct row smp_rows[] = {
-    {"smp_sha256", "smp", smp_sha_run, two_cpus},  {"smp_spinlock", "smp", smp_spin_run, two_cpus},
-    {"smp_xadd", "smp", smp_xadd_run, two_cpus},   {"smp_mutex", "smp", smp_mutex_run, two_cpus},
-    {"smp_pipe", "other", smp_pipe_run, two_cpus}, {NULL, NULL, NULL, NULL},
+    {"smp_sha256", "smp", smp_sha_run, two_cpus, 0},
+    {"smp_spinlock", "smp", smp_spin_run, two_cpus, 0},
+    {"smp_xadd", "smp", smp_xadd_run, two_cpus, 0},
+    {"smp_mutex", "smp", smp_mutex_run, two_cpus, 0},
+    {"smp_pipe", "other", smp_pipe_run, two_cpus, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

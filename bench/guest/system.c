@@ -1,5 +1,4 @@
 /* System calls, signals, page faults: what it costs to enter the kernel and come back. */
-#define _GNU_SOURCE
 #include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
@@ -138,15 +137,15 @@ static void file_run(uint64_t n)
 }
 
 const struct row system_rows[] = {
-    {"getppid", "system", getppid_run, NULL},
-    {"read_zero", "system", read_run, zero_setup},
-    {"clock_gettime", "other", clock_run, NULL},
-    {"rdtsc", "other", rdtsc_run, NULL},
-    {"cpuid", "other", cpuid_run, NULL},
-    {"signal", "system", signal_run, NULL},
-    {"sigsegv", "system", segv_run, NULL},
-    {"page_touch", "system", touch_run, NULL},
-    {"mprotect", "system", mprotect_run, NULL},
-    {"file", "system", file_run, NULL},
-    {NULL, NULL, NULL, NULL},
+    {"getppid", "system", getppid_run, NULL, 0},
+    {"read_zero", "system", read_run, zero_setup, 0},
+    {"clock_gettime", "other", clock_run, NULL, 0},
+    {"rdtsc", "other", rdtsc_run, NULL, 0},
+    {"cpuid", "other", cpuid_run, NULL, 0},
+    {"signal", "system", signal_run, NULL, 0},
+    {"sigsegv", "system", segv_run, NULL, 0},
+    {"page_touch", "system", touch_run, NULL, TOUCH_PAGES},
+    {"mprotect", "system", mprotect_run, NULL, 0},
+    {"file", "system", file_run, NULL, 0},
+    {NULL, NULL, NULL, NULL, 0},
 };

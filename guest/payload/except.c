@@ -39,7 +39,8 @@ static void check_software(void)
     TRY("int $0x81");
     report(trap.vector == 0x81 && trap.ip == trap_at + 2 && trap.error == 0, "int n");
     TRY(".byte 0xf1");
-    report(trap.vector == VEC_DB && trap.ip == trap_at + 1, "int1 (ICEBP): #DB, saved rip is behind it");
+    report(trap.vector == VEC_DB && trap.ip == trap_at + 1,
+           "int1 (ICEBP): #DB, saved rip is behind it");
     TRY(".byte 0xce");
     report_trap(VEC_UD, 0, "#UD: into in 64-bit mode");
 }
@@ -86,8 +87,10 @@ static void check_general(void)
     TRY("mov %%al, (%0)", "r"(NON_CANONICAL));
     report_trap(VEC_GP, 0, "#GP: store to a non-canonical address");
     TRY("mov (%0), %%rax", "r"(NON_CANONICAL - 4));
-    report(trap.vector == VEC_GP || trap.vector == VEC_PF, "a load across the canonical limit faults");
-    TRY_LABEL("mov %%rsp, %%r8; mov %0, %%rsp; 1: push %%rax; mov %%r8, %%rsp", "r"(NON_CANONICAL + 64));
+    report(trap.vector == VEC_GP || trap.vector == VEC_PF,
+           "a load across the canonical limit faults");
+    TRY_LABEL("mov %%rsp, %%r8; mov %0, %%rsp; 1: push %%rax; mov %%r8, %%rsp",
+              "r"(NON_CANONICAL + 64));
     report_trap(VEC_SS, 0, "#SS: push to a non-canonical address");
     TRY_LABEL("mov %0, %%rbp; 1: mov (%%rbp), %%al", "r"(NON_CANONICAL));
     report_trap(VEC_SS, 0, "#SS: load through rbp from a non-canonical address");
@@ -163,7 +166,8 @@ static void check_page_faults(void)
     report_page_fault(0, UNMAPPED + 64, "#PF: ret");
     trap_clear();
     TRY("call *%0", "r"(p));
-    report(trap.vector == VEC_PF && trap.error == PF_I && trap.ip == UNMAPPED && trap.cr2 == UNMAPPED,
+    report(trap.vector == VEC_PF && trap.error == PF_I && trap.ip == UNMAPPED &&
+               trap.cr2 == UNMAPPED,
            "#PF: fetch, not present; rip is the target");
     TRY("xlatb", "b"(p), "a"(5));
     report_page_fault(0, UNMAPPED + 5, "#PF: xlat");

@@ -10,7 +10,8 @@ static void check_arithmetic(void)
     report(quotient == 0x00912345 && remainder == 0x678, "div");
     asm("add %2, %0; adc $0, %1" : "+r"(quotient), "=r"(carry) : "r"(0xffffffffu), "1"(0u) : "cc");
     report(quotient == 0x00912344 && carry == 1, "add, adc");
-    report((wide >> 12) == 0x123456789abcdull && wide * 3 == 0x369d0369d0369cd0ull, "64-bit arithmetic");
+    report((wide >> 12) == 0x123456789abcdull && wide * 3 == 0x369d0369d0369cd0ull,
+           "64-bit arithmetic");
 }
 
 static void check_memory(void)
@@ -22,7 +23,8 @@ static void check_memory(void)
         page[i] = i * i;
     report(page[1023] == 1023 * 1023, "stores and loads");
     asm volatile("rep stosl" : "+D"(end), "+c"(count) : "a"(0x5a5a5a5a) : "memory");
-    report(end == page + 1024 && count == 0 && page[0] == 0x5a5a5a5a && page[1023] == 0x5a5a5a5a, "rep stos");
+    report(end == page + 1024 && count == 0 && page[0] == 0x5a5a5a5a && page[1023] == 0x5a5a5a5a,
+           "rep stos");
     TRY("ud2");
     report_trap(VEC_UD, 0, "ud2 traps");
 }
@@ -30,7 +32,8 @@ static void check_memory(void)
 void payload_main(void)
 {
     report(true, "a payload runs");
-    report(sizeof(word) == 4 || (rdmsr(0xc0000080) & EFER_LMA), "the mode is the one it was built for");
+    report(sizeof(word) == 4 || (rdmsr(0xc0000080) & EFER_LMA),
+           "the mode is the one it was built for");
     check_arithmetic();
     check_memory();
 }

@@ -80,7 +80,8 @@ static void check_no_execute(void)
     *pte |= PTE_NX;
     invlpg((void *)va);
     TRY("call *%0", "r"(va));
-    report(trap.vector == VEC_PF && trap.error == (PF_P | PF_I) && trap.cr2 == TEST_VA && trap.ip == TEST_VA,
+    report(trap.vector == VEC_PF && trap.error == (PF_P | PF_I) && trap.cr2 == TEST_VA &&
+               trap.ip == TEST_VA,
            "fetch from a page with NX");
     TRY("movl (%0), %%eax", "r"(va));
     report_no_trap("a page with NX can be read");
@@ -134,7 +135,8 @@ static void check_user(void)
     user_call(user_store, TEST_VA);
     report(user_fault(PF_P | PF_W | PF_U), "ring 3 stores to a supervisor page");
     user_call(user_jump, TEST_VA);
-    report(user_fault(PF_P | PF_U | PF_I) && trap.ip == TEST_VA, "ring 3 jumps to a supervisor page");
+    report(user_fault(PF_P | PF_U | PF_I) && trap.ip == TEST_VA,
+           "ring 3 jumps to a supervisor page");
     *pte |= PTE_U;
     invlpg((void *)va);
     user_call(user_store, TEST_VA);
@@ -167,7 +169,8 @@ static void check_smep_smap(void)
     } else {
         write_cr4(read_cr4() | CR4_SMEP);
         TRY("call *%0", "r"(va));
-        report(trap.vector == VEC_PF && trap.error == (PF_P | PF_I), "SMEP: ring 0 fetches from a user page");
+        report(trap.vector == VEC_PF && trap.error == (PF_P | PF_I),
+               "SMEP: ring 0 fetches from a user page");
         write_cr4(read_cr4() & ~CR4_SMEP);
         TRY("call *%0", "r"(va));
         report_no_trap("the same without SMEP");
@@ -188,7 +191,8 @@ static void check_smep_smap(void)
         user_call(user_load, TEST_VA);
         report(trap.vector == VEC_USER_EXIT, "SMAP does not concern ring 3");
         user_call_as(user_load, TEST_VA, SEL_UCODE64, SEL_UDATA, 2 | FL_AC);
-        report(trap.vector == VEC_USER_EXIT && (trap.flags & FL_AC), "nor does AC there without CR0.AM");
+        report(trap.vector == VEC_USER_EXIT && (trap.flags & FL_AC),
+               "nor does AC there without CR0.AM");
         write_cr4(read_cr4() & ~CR4_SMAP);
         TRY("movl (%0), %%eax", "r"(va));
         report_no_trap("load without SMAP");
@@ -199,7 +203,8 @@ static void check_smep_smap(void)
 
 static void check_large(void)
 {
-    u32 *first = pages_alloc(1024), *aligned = (u32 *)(((word)first + PAGE_2M - 1) & ~(PAGE_2M - 1));
+    u32 *first = pages_alloc(1024),
+        *aligned = (u32 *)(((word)first + PAGE_2M - 1) & ~(PAGE_2M - 1));
     word large_va = TEST_VA + 4 * PAGE_1G, giant_va = TEST_VA + 8 * PAGE_1G;
     u64 *pde = entry_of(page_tables, large_va, 2), *pdpte = entry_of(page_tables, giant_va, 3);
 
@@ -212,7 +217,8 @@ static void check_large(void)
     *pde &= ~PTE_W;
     invlpg((void *)(large_va + 0x5000)); /* any address of the page will do */
     TRY("movl $1, (%0)", "r"(large_va + 0x100000));
-    report_page_fault(PF_P | PF_W, large_va + 0x100000, "2 MiB page, read-only; invlpg by another address in it");
+    report_page_fault(PF_P | PF_W, large_va + 0x100000,
+                      "2 MiB page, read-only; invlpg by another address in it");
     *pde = ((word)aligned + 0x2000) | RW | PTE_PS;
     invlpg((void *)large_va);
     TRY("movl (%0), %%eax", "r"(large_va));
@@ -342,7 +348,9 @@ static void check_pcid(void)
         invpcid(3, 0, 0);
         write_cr3(cr3_0 | noflush);
         report(*va == 0xb0, "invpcid of all from another PCID");
-        TRY("sub $16, %%rsp; movq $0, (%%rsp); movq $0, 8(%%rsp); invpcid (%%rsp), %0; add $16, %%rsp", "r"(4ul));
+        TRY("sub $16, %%rsp; movq $0, (%%rsp); movq $0, 8(%%rsp); invpcid (%%rsp), %0; add $16, "
+            "%%rsp",
+            "r"(4ul));
         report(trap.vector == VEC_GP, "#GP: invpcid of type 4");
     }
     write_cr3(cr3_0);
@@ -366,11 +374,16 @@ static void check_crossing(void)
     second = map(TEST_VA + PAGE, b, RW);
     *across = 0x1122334455667788;
     report(*across == 0x1122334455667788, "8 bytes across two pages");
-    report(a[PAGE - 3] == 0x88 && a[PAGE - 1] == 0x66 && b[0] == 0x55 && b[4] == 0x11, "they are in both");
+    report(a[PAGE - 3] == 0x88 && a[PAGE - 1] == 0x66 && b[0] == 0x55 && b[4] == 0x11,
+           "they are in both");
     asm volatile("lock addq %0, (%1)" : : "r"(0x100000001ul), "r"(across) : "memory");
     report(*across == 0x1122334555667789, "locked addition across two pages");
-    asm volatile("movups (%0), %%xmm0; movups %%xmm0, (%1)" : : "r"(TEST_VA + PAGE - 7), "r"(TEST_VA + 0x100) : "memory");
-    report(!memcmp((void *)(TEST_VA + 0x100), (void *)(TEST_VA + PAGE - 7), 16), "16 bytes across two pages");
+    asm volatile("movups (%0), %%xmm0; movups %%xmm0, (%1)"
+                 :
+                 : "r"(TEST_VA + PAGE - 7), "r"(TEST_VA + 0x100)
+                 : "memory");
+    report(!memcmp((void *)(TEST_VA + 0x100), (void *)(TEST_VA + PAGE - 7), 16),
+           "16 bytes across two pages");
     *second = 0;
     invlpg((void *)(TEST_VA + PAGE));
     TRY("movq (%0), %%rax", "r"(across));
@@ -388,11 +401,13 @@ static void check_crossing(void)
     memcpy(a + PAGE - 3, "\xb8\x78\x56", 3);
     memcpy(b, "\x34\x12\xc3", 3);
     TRY("call *%0; mov %%eax, %1", "r"(across), "m"(a[0x20]));
-    report(trap.vector == VEC_NONE && *(u32 *)(a + 0x20) == 0x12345678, "an instruction across two pages");
+    report(trap.vector == VEC_NONE && *(u32 *)(a + 0x20) == 0x12345678,
+           "an instruction across two pages");
     *second = 0;
     invlpg((void *)(TEST_VA + PAGE));
     TRY("call *%0", "r"(across));
-    report(trap.vector == VEC_PF && trap.error == PF_I && trap.ip == (word)across && trap.cr2 == TEST_VA + PAGE,
+    report(trap.vector == VEC_PF && trap.error == PF_I && trap.ip == (word)across &&
+               trap.cr2 == TEST_VA + PAGE,
            "an instruction across, second page not present");
 }
 

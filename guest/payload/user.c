@@ -60,7 +60,8 @@ asm("sysenter_entry:\n"
     "1:  sysexitq\n");
 
 /* --- run in ring 3 --- */
-void user_syscall(word arg), user_sysenter(word arg), user_regs(word arg), user_syscall_trap(word arg);
+void user_syscall(word arg), user_sysenter(word arg), user_regs(word arg),
+    user_syscall_trap(word arg);
 extern const char user_syscall_after[];
 asm("user_syscall:\n"
     "    mov %rdi, %rax\n"
@@ -91,15 +92,22 @@ asm("user_syscall:\n"
 static void check_entry(void)
 {
     user_call(user_regs, 0);
-    report(trap.vector == VEC_USER_EXIT && trap.ax == SEL_UCODE64 && trap.bx == SEL_UDATA, "iretq to ring 3");
-    report(trap.cs == SEL_UCODE64 && trap.ss == SEL_UDATA && trap.sp > USER_ALIAS, "int from ring 3 saves cs, ss, rsp");
+    report(trap.vector == VEC_USER_EXIT && trap.ax == SEL_UCODE64 && trap.bx == SEL_UDATA,
+           "iretq to ring 3");
+    report(trap.cs == SEL_UCODE64 && trap.ss == SEL_UDATA && trap.sp > USER_ALIAS,
+           "int from ring 3 saves cs, ss, rsp");
     report((trap.cx & ~FL_ARITH) == 2, "flags in ring 3");
     user_call_as(user_regs, 0, SEL_UCODE64, SEL_UDATA, 2 | FL_IF | FL_AC | FL_ID | FL_IOPL);
-    report((trap.flags & ~FL_ARITH) == (2 | FL_IF | FL_AC | FL_ID | FL_IOPL), "iretq in ring 0 loads IF, AC, ID, IOPL");
+    report((trap.flags & ~FL_ARITH) == (2 | FL_IF | FL_AC | FL_ID | FL_IOPL),
+           "iretq in ring 0 loads IF, AC, ID, IOPL");
     report(!(read_flags() & FL_IF), "an interrupt gate clears IF");
-    TRY_LABEL("push $0x10; push %%rsp; pushf; push %0; lea 3f(%%rip), %%rax; push %%rax; 1: iretq; 3:", "r"((word)SEL_UDATA));
+    TRY_LABEL(
+        "push $0x10; push %%rsp; pushf; push %0; lea 3f(%%rip), %%rax; push %%rax; 1: iretq; 3:",
+        "r"((word)SEL_UDATA));
     report_trap(VEC_GP, SEL_UDATA & ~3u, "#GP: iretq to a data segment");
-    TRY_LABEL("push $0x10; push %%rsp; pushf; push %0; mov $0x800000000000, %%rax; push %%rax; 1: iretq", "r"((word)SEL_CODE));
+    TRY_LABEL(
+        "push $0x10; push %%rsp; pushf; push %0; mov $0x800000000000, %%rax; push %%rax; 1: iretq",
+        "r"((word)SEL_CODE));
     report(trap.vector == VEC_GP && trap.error == 0, "#GP: iretq to a non-canonical address");
 }
 
@@ -117,13 +125,18 @@ static void check_syscall(void)
     setup_syscall();
     user_call_as(user_syscall, 1, SEL_UCODE64, SEL_UDATA, 2 | FL_IF | FL_ID);
     report(trap.vector == VEC_USER_EXIT && syscall_record.count == 1, "syscall and sysretq");
-    report(syscall_record.ip == (word)user_syscall_after + USER_ALIAS, "rcx is the address behind it");
-    report((syscall_record.flags & (FL_IF | FL_CF | FL_ID)) == (FL_IF | FL_CF | FL_ID), "r11 has the flags");
-    report(!(syscall_record.flags_now & (FL_IF | FL_CF)) && (syscall_record.flags_now & FL_ID), "SFMASK clears flags");
-    report((syscall_record.cs & 0xffff) == SEL_CODE && (syscall_record.ss & 0xffff) == SEL_DATA, "cs and ss in the kernel");
+    report(syscall_record.ip == (word)user_syscall_after + USER_ALIAS,
+           "rcx is the address behind it");
+    report((syscall_record.flags & (FL_IF | FL_CF | FL_ID)) == (FL_IF | FL_CF | FL_ID),
+           "r11 has the flags");
+    report(!(syscall_record.flags_now & (FL_IF | FL_CF)) && (syscall_record.flags_now & FL_ID),
+           "SFMASK clears flags");
+    report((syscall_record.cs & 0xffff) == SEL_CODE && (syscall_record.ss & 0xffff) == SEL_DATA,
+           "cs and ss in the kernel");
     report(syscall_record.arg == 1 && trap.bx == 0x1234, "other registers are kept");
     report(trap.si == SEL_UCODE64 && trap.di == SEL_UDATA, "cs and ss after sysretq");
-    report((trap.dx & (FL_IF | FL_CF | FL_ID)) == (FL_IF | FL_CF | FL_ID), "sysretq restores the flags from r11");
+    report((trap.dx & (FL_IF | FL_CF | FL_ID)) == (FL_IF | FL_CF | FL_ID),
+           "sysretq restores the flags from r11");
     sp = syscall_record.sp;
     report(sp > USER_ALIAS && sp < USER_ALIAS + PAGE_1G, "syscall leaves rsp alone");
     user_call(user_syscall, 99);
@@ -139,30 +152,78 @@ static void check_syscall(void)
 static void user_privileged(word index)
 {
     switch (index) {
-    case 0: asm volatile("hlt" : :); break;
-    case 1: asm volatile("cli"); break;
-    case 2: asm volatile("sti"); break;
-    case 3: asm volatile("mov %%cr0, %%rax" : : : "rax"); break;
-    case 4: asm volatile("mov %%rax, %%cr3" : : : "memory"); break;
-    case 5: asm volatile("rdmsr" : : "c"(MSR_STAR) : "rax", "rdx"); break;
-    case 6: asm volatile("wrmsr" : : "c"(MSR_STAR), "a"(0), "d"(0)); break;
-    case 7: asm volatile("lgdt (%%rsp)" : : : "memory"); break;
-    case 8: asm volatile("lidt (%%rsp)" : : : "memory"); break;
-    case 9: asm volatile("ltr %%ax" : : "a"(SEL_TSS)); break;
-    case 10: asm volatile("invlpg (%%rsp)" : : : "memory"); break;
-    case 11: asm volatile("wbinvd"); break;
-    case 12: asm volatile("clts"); break;
-    case 13: asm volatile("swapgs"); break;
-    case 14: asm volatile("mov %%rax, %%dr7" : : "a"(0)); break;
-    case 15: asm volatile("sysretq" : : "c"(0), "a"(0)); break;
-    case 16: asm volatile("in $0x80, %%al" : : : "rax"); break;
-    case 17: asm volatile("out %%al, $0x80" : : "a"(0)); break;
-    case 18: asm volatile("int $0x20"); break;
-    case 19: asm volatile("xsetbv" : : "a"(1), "c"(0), "d"(0)); break;
-    case 20: asm volatile("lmsw %%ax" : : "a"(1)); break;
-    case 21: asm volatile("lldt %%ax" : : "a"(0)); break;
-    case 22: asm volatile("mov %%cr8, %%rax" : : : "rax"); break;
-    case 23: asm volatile("sysexitq"); break;
+    case 0:
+        asm volatile("hlt" : :);
+        break;
+    case 1:
+        asm volatile("cli");
+        break;
+    case 2:
+        asm volatile("sti");
+        break;
+    case 3:
+        asm volatile("mov %%cr0, %%rax" : : : "rax");
+        break;
+    case 4:
+        asm volatile("mov %%rax, %%cr3" : : : "memory");
+        break;
+    case 5:
+        asm volatile("rdmsr" : : "c"(MSR_STAR) : "rax", "rdx");
+        break;
+    case 6:
+        asm volatile("wrmsr" : : "c"(MSR_STAR), "a"(0), "d"(0));
+        break;
+    case 7:
+        asm volatile("lgdt (%%rsp)" : : : "memory");
+        break;
+    case 8:
+        asm volatile("lidt (%%rsp)" : : : "memory");
+        break;
+    case 9:
+        asm volatile("ltr %%ax" : : "a"(SEL_TSS));
+        break;
+    case 10:
+        asm volatile("invlpg (%%rsp)" : : : "memory");
+        break;
+    case 11:
+        asm volatile("wbinvd");
+        break;
+    case 12:
+        asm volatile("clts");
+        break;
+    case 13:
+        asm volatile("swapgs");
+        break;
+    case 14:
+        asm volatile("mov %%rax, %%dr7" : : "a"(0));
+        break;
+    case 15:
+        asm volatile("sysretq" : : "c"(0), "a"(0));
+        break;
+    case 16:
+        asm volatile("in $0x80, %%al" : : : "rax");
+        break;
+    case 17:
+        asm volatile("out %%al, $0x80" : : "a"(0));
+        break;
+    case 18:
+        asm volatile("int $0x20");
+        break;
+    case 19:
+        asm volatile("xsetbv" : : "a"(1), "c"(0), "d"(0));
+        break;
+    case 20:
+        asm volatile("lmsw %%ax" : : "a"(1));
+        break;
+    case 21:
+        asm volatile("lldt %%ax" : : "a"(0));
+        break;
+    case 22:
+        asm volatile("mov %%cr8, %%rax" : : : "rax");
+        break;
+    case 23:
+        asm volatile("sysexitq");
+        break;
     }
 }
 
@@ -211,7 +272,8 @@ static void check_privileged(void)
         }
         if (trap.vector != VEC_GP || trap.error != error)
             say("# got vector %lu error 0x%lx\n", trap.vector, trap.error);
-        report(trap.vector == VEC_GP && trap.error == error && trap.cs == SEL_UCODE64, privileged_names[i]);
+        report(trap.vector == VEC_GP && trap.error == error && trap.cs == SEL_UCODE64,
+               privileged_names[i]);
     }
     tss_iomap[0x80 / 8] &= ~1;
     user_call(user_privileged, 17);
@@ -241,17 +303,28 @@ static void user_umip(word index)
     u8 room[16];
 
     switch (index) {
-    case 0: asm volatile("sgdt %0" : : "m"(room) : "memory"); break;
-    case 1: asm volatile("sidt %0" : : "m"(room) : "memory"); break;
-    case 2: asm volatile("sldt %%eax" : : : "rax"); break;
-    case 3: asm volatile("str %%eax" : : : "rax"); break;
-    case 4: asm volatile("smsw %%eax" : : : "rax"); break;
+    case 0:
+        asm volatile("sgdt %0" : : "m"(room) : "memory");
+        break;
+    case 1:
+        asm volatile("sidt %0" : : "m"(room) : "memory");
+        break;
+    case 2:
+        asm volatile("sldt %%eax" : : : "rax");
+        break;
+    case 3:
+        asm volatile("str %%eax" : : : "rax");
+        break;
+    case 4:
+        asm volatile("smsw %%eax" : : : "rax");
+        break;
     }
 }
 
 static void check_umip(void)
 {
-    static const char *const names[] = {"UMIP: sgdt", "UMIP: sidt", "UMIP: sldt", "UMIP: str", "UMIP: smsw"};
+    static const char *const names[] = {"UMIP: sgdt", "UMIP: sidt", "UMIP: sldt", "UMIP: str",
+                                        "UMIP: smsw"};
 
     for (unsigned i = 0; i < ARRAY_LEN(names); i++) {
         user_call(user_umip, i);
@@ -320,11 +393,16 @@ static void check_sysenter(void)
     wrmsr(MSR_SYSENTER_ESP, (word)(stack + sizeof(stack)));
     wrmsr(MSR_SYSENTER_EIP, (word)sysenter_entry);
     user_call_as(user_sysenter, 64, SEL_UCODE64, SEL_UDATA, 2 | FL_IF);
-    report(trap.vector == VEC_USER_EXIT && sysenter_record.count == 1, "sysenter and sysexit, 64 bits");
-    report((sysenter_record.cs & 0xffff) == SEL_SYSENTER && (sysenter_record.ss & 0xffff) == SEL_SYSENTER + 8,
+    report(trap.vector == VEC_USER_EXIT && sysenter_record.count == 1,
+           "sysenter and sysexit, 64 bits");
+    report((sysenter_record.cs & 0xffff) == SEL_SYSENTER &&
+               (sysenter_record.ss & 0xffff) == SEL_SYSENTER + 8,
            "cs and ss in the kernel");
-    report(sysenter_record.arg == (word)(stack + sizeof(stack)) && !(sysenter_record.flags_now & FL_IF), "rsp and IF");
-    report(trap.si == (SEL_SYSENTER + 32) + 3 && trap.di == (SEL_SYSENTER + 40) + 3, "cs and ss after sysexit");
+    report(sysenter_record.arg == (word)(stack + sizeof(stack)) &&
+               !(sysenter_record.flags_now & FL_IF),
+           "rsp and IF");
+    report(trap.si == (SEL_SYSENTER + 32) + 3 && trap.di == (SEL_SYSENTER + 40) + 3,
+           "cs and ss after sysexit");
 }
 
 /* Code and stack of compatibility mode must be below 4 GiB: opens the first 64 MiB to ring 3. */
@@ -341,13 +419,13 @@ static void open_low_memory(void)
 static void check_compat(void)
 {
     static const u8 code[] = {
-        0x8c, 0xc8,                         /* mov %cs, %eax */
-        0x40,                               /* inc %eax: a prefix in 64-bit mode */
-        0xbb, 0x78, 0x56, 0x34, 0x12,       /* mov $0x12345678, %ebx */
-        0x53,                               /* push %ebx */
-        0x89, 0xe1,                         /* mov %esp, %ecx */
-        0x5a,                               /* pop %edx */
-        0x60, 0x61,                         /* pusha; popa */
+        0x8c, 0xc8,                   /* mov %cs, %eax */
+        0x40,                         /* inc %eax: a prefix in 64-bit mode */
+        0xbb, 0x78, 0x56, 0x34, 0x12, /* mov $0x12345678, %ebx */
+        0x53,                         /* push %ebx */
+        0x89, 0xe1,                   /* mov %esp, %ecx */
+        0x5a,                         /* pop %edx */
+        0x60, 0x61,                   /* pusha; popa */
         0xcd, 0x80,
     };
     u8 *page = page_alloc();
@@ -356,9 +434,11 @@ static void check_compat(void)
     open_low_memory();
     user_call_as((void (*)(word))(word)(page - USER_ALIAS), 0, SEL_UCODE32, SEL_UDATA, 2);
     if (trap.vector != VEC_USER_EXIT)
-        say("# got vector %lu error 0x%lx ip 0x%lx cr2 0x%lx\n", trap.vector, trap.error, trap.ip, trap.cr2);
+        say("# got vector %lu error 0x%lx ip 0x%lx cr2 0x%lx\n", trap.vector, trap.error, trap.ip,
+            trap.cr2);
     report(trap.vector == VEC_USER_EXIT, "compatibility mode is entered");
-    report(trap.vector == VEC_USER_EXIT && trap.ax == SEL_UCODE32 + 1 && trap.cs == SEL_UCODE32, "it runs 32-bit code");
+    report(trap.vector == VEC_USER_EXIT && trap.ax == SEL_UCODE32 + 1 && trap.cs == SEL_UCODE32,
+           "it runs 32-bit code");
     report(trap.dx == 0x12345678 && (trap.cx >> 32) == 0, "with a 32-bit stack");
 }
 

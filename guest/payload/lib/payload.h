@@ -7,8 +7,8 @@
 #define PAYLOAD_H
 
 #include "base/types.h"
-#include "x86/cpu.h"
 #include "gdt.h"
+#include "x86/cpu.h"
 
 #define PORT_DEBUG 0xe9 /* bytes written here are the output */
 #define PORT_EXIT 0xf4  /* a write ends the run: 0 = all is well */
@@ -17,7 +17,8 @@ typedef unsigned long word; /* a register's width in this payload: 32 or 64 bits
 _Static_assert(sizeof(word) == sizeof(void *), "a word holds an address");
 
 /* --- reporting --- */
-void say(const char *fmt, ...) __attribute__((format(printf, 1, 2))); /* %s %d %u %x %lx %lu %c only */
+void say(const char *fmt, ...)
+    __attribute__((format(printf, 1, 2))); /* %s %d %u %x %lx %lu %c only */
 void report(bool ok, const char *name);
 /* A case that this processor or machine does not have. */
 void report_skip(const char *name, const char *why);
@@ -28,7 +29,8 @@ void expect_shutdown(void);
 
 /* --- traps: every vector ends in one handler --- */
 struct trap {
-    word vector, error, ip, cs, flags, sp, ss; /* sp, ss: 32-bit code sees them only on a change of ring */
+    word vector, error, ip, cs, flags, sp,
+        ss; /* sp, ss: 32-bit code sees them only on a change of ring */
     word cr2;
     word ax, bx, cx, dx, si, di, bp;
     unsigned count; /* traps since trap_clear() */
@@ -70,26 +72,30 @@ void report_no_trap(const char *name);
  * TRY_LABEL. Inputs are register operands; the text may change any register but rsp (or bring rsp back itself), and results go
  * through memory or the trap's record. */
 #ifdef __x86_64__
-#define TRY_LABEL(text, ...)                                                                                           \
-    ({                                                                                                                 \
-        trap_clear();                                                                                                  \
-        asm volatile("push %%rax; push %%rbx; push %%rcx; push %%rdx; push %%rsi; push %%rdi; push %%rbp;"             \
-                     "lea 2f(%%rip), %%r11; mov %%r11, trap_resume_ip(%%rip); mov %%rsp, trap_resume_sp(%%rip);"       \
-                     "lea 1f(%%rip), %%r11; mov %%r11, trap_at(%%rip);" text "\n2: cld; movq $0, trap_resume_ip(%%rip);" \
-                     "pop %%rbp; pop %%rdi; pop %%rsi; pop %%rdx; pop %%rcx; pop %%rbx; pop %%rax"                     \
-                     :                                                                                                 \
-                     : __VA_ARGS__                                                                                     \
-                     : "r8", "r9", "r10", "r11", "memory", "cc");                                                      \
+#define TRY_LABEL(text, ...)                                                                      \
+    ({                                                                                            \
+        trap_clear();                                                                             \
+        asm volatile(                                                                             \
+            "push %%rax; push %%rbx; push %%rcx; push %%rdx; push %%rsi; push %%rdi; push %%rbp;" \
+            "lea 2f(%%rip), %%r11; mov %%r11, trap_resume_ip(%%rip); mov %%rsp, "                 \
+            "trap_resume_sp(%%rip);"                                                              \
+            "lea 1f(%%rip), %%r11; mov %%r11, trap_at(%%rip);" text                               \
+            "\n2: cld; movq $0, trap_resume_ip(%%rip);"                                           \
+            "pop %%rbp; pop %%rdi; pop %%rsi; pop %%rdx; pop %%rcx; pop %%rbx; pop %%rax"         \
+            :                                                                                     \
+            : __VA_ARGS__                                                                         \
+            : "r8", "r9", "r10", "r11", "memory", "cc");                                          \
     })
 #else
-#define TRY_LABEL(text, ...)                                                                                           \
-    ({                                                                                                                 \
-        trap_clear();                                                                                                  \
-        asm volatile("pusha; movl $2f, trap_resume_ip; mov %%esp, trap_resume_sp; movl $1f, trap_at;" text             \
-                     "\n2: cld; movl $0, trap_resume_ip; popa"                                                         \
-                     :                                                                                                 \
-                     : __VA_ARGS__                                                                                     \
-                     : "memory", "cc");                                                                                \
+#define TRY_LABEL(text, ...)                                                                      \
+    ({                                                                                            \
+        trap_clear();                                                                             \
+        asm volatile(                                                                             \
+            "pusha; movl $2f, trap_resume_ip; mov %%esp, trap_resume_sp; movl $1f, trap_at;" text \
+            "\n2: cld; movl $0, trap_resume_ip; popa"                                             \
+            :                                                                                     \
+            : __VA_ARGS__                                                                         \
+            : "memory", "cc");                                                                    \
     })
 #endif
 #define TRY(text, ...) TRY_LABEL("1: " text, ##__VA_ARGS__)
@@ -119,32 +125,58 @@ void *memcpy(void *dst, const void *src, size_t n);
 int memcmp(const void *a, const void *b, size_t n);
 
 /* --- the processor --- */
-static inline void outb(u16 port, u8 v) { asm volatile("outb %0, %1" : : "a"(v), "Nd"(port)); }
-static inline void outl(u16 port, u32 v) { asm volatile("outl %0, %1" : : "a"(v), "Nd"(port)); }
-static inline u8 inb(u16 port) { u8 v; asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port)); return v; }
+static inline void outb(u16 port, u8 v)
+{
+    asm volatile("outb %0, %1" : : "a"(v), "Nd"(port));
+}
+static inline void outl(u16 port, u32 v)
+{
+    asm volatile("outl %0, %1" : : "a"(v), "Nd"(port));
+}
+static inline u8 inb(u16 port)
+{
+    u8 v;
+    asm volatile("inb %1, %0" : "=a"(v) : "Nd"(port));
+    return v;
+}
 static inline u64 rdmsr(u32 msr)
 {
     u32 lo, hi;
     asm volatile("rdmsr" : "=a"(lo), "=d"(hi) : "c"(msr));
     return (u64)hi << 32 | lo;
 }
-static inline void wrmsr(u32 msr, u64 v) { asm volatile("wrmsr" : : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32)) : "memory"); }
+static inline void wrmsr(u32 msr, u64 v)
+{
+    asm volatile("wrmsr" : : "c"(msr), "a"((u32)v), "d"((u32)(v >> 32)) : "memory");
+}
 static inline u64 rdtsc(void)
 {
     u32 lo, hi;
     asm volatile("lfence; rdtsc" : "=a"(lo), "=d"(hi) : : "memory");
     return (u64)hi << 32 | lo;
 }
-struct cpuid_regs { u32 eax, ebx, ecx, edx; };
+struct cpuid_regs {
+    u32 eax, ebx, ecx, edx;
+};
 static inline struct cpuid_regs cpuid(u32 leaf, u32 subleaf)
 {
     struct cpuid_regs r;
-    asm volatile("cpuid" : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx) : "a"(leaf), "c"(subleaf));
+    asm volatile("cpuid"
+                 : "=a"(r.eax), "=b"(r.ebx), "=c"(r.ecx), "=d"(r.edx)
+                 : "a"(leaf), "c"(subleaf));
     return r;
 }
-#define DEFINE_REG(reg)                                                                                                \
-    static inline word read_##reg(void) { word v; asm volatile("mov %%" #reg ", %0" : "=r"(v) : : "memory"); return v; } \
-    static inline void write_##reg(word v) { asm volatile("mov %0, %%" #reg : : "r"(v) : "memory"); }
+#define DEFINE_REG(reg)                                            \
+    static inline word read_##reg(void)                            \
+    {                                                              \
+        word v;                                                    \
+        asm volatile("mov %%" #reg ", %0" : "=r"(v) : : "memory"); \
+        return v;                                                  \
+    }                                                              \
+    static inline void write_##reg(word v)                         \
+    {                                                              \
+        asm volatile("mov %0, %%" #reg : : "r"(v) : "memory");     \
+    }
 DEFINE_REG(cr0)
 DEFINE_REG(cr2)
 DEFINE_REG(cr3)
@@ -155,9 +187,20 @@ DEFINE_REG(dr2)
 DEFINE_REG(dr3)
 DEFINE_REG(dr6)
 DEFINE_REG(dr7)
-static inline word read_flags(void) { word v; asm volatile("pushf; pop %0" : "=r"(v) : : "memory"); return v; }
-static inline void write_flags(word v) { asm volatile("push %0; popf" : : "r"(v) : "memory", "cc"); }
-static inline void invlpg(const void *p) { asm volatile("invlpg %0" : : "m"(*(const char *)p) : "memory"); }
+static inline word read_flags(void)
+{
+    word v;
+    asm volatile("pushf; pop %0" : "=r"(v) : : "memory");
+    return v;
+}
+static inline void write_flags(word v)
+{
+    asm volatile("push %0; popf" : : "r"(v) : "memory", "cc");
+}
+static inline void invlpg(const void *p)
+{
+    asm volatile("invlpg %0" : : "m"(*(const char *)p) : "memory");
+}
 
 /* --- descriptor tables, changeable by tests --- */
 extern u64 gdt[GDT_ENTRIES];
@@ -185,14 +228,17 @@ struct tss {
 } __attribute__((packed));
 #else
 struct tss {
-    u32 link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi, edi, es, cs, ss, ds,
-        fs, gs, ldt;
+    u32 link, esp0, ss0, esp1, ss1, esp2, ss2, cr3, eip, eflags, eax, ecx, edx, ebx, esp, ebp, esi,
+        edi, es, cs, ss, ds, fs, gs, ldt;
     u16 trap, iomap;
 };
 #endif
 extern struct tss tss;
 extern u8 tss_iomap[8192 + 1]; /* right behind tss; all ones after start */
-static inline void load_tr(u16 sel) { asm volatile("ltr %0" : : "r"(sel) : "memory"); }
+static inline void load_tr(u16 sel)
+{
+    asm volatile("ltr %0" : : "r"(sel) : "memory");
+}
 
 void payload_main(void); /* each payload's own */
 

@@ -1,6 +1,6 @@
 /* Output, TAP lines and the end of the run. One thread; no state but the counters. */
-#include <stdarg.h>
 #include "payload.h"
+#include <stdarg.h>
 
 static unsigned cases, failures;
 
@@ -53,7 +53,8 @@ void say(const char *fmt, ...)
         else if (*fmt == 'd')
             put_signed(wide ? va_arg(args, long) : va_arg(args, int));
         else
-            put_number(wide ? va_arg(args, unsigned long) : va_arg(args, unsigned), *fmt == 'x' ? 16 : 10);
+            put_number(wide ? va_arg(args, unsigned long) : va_arg(args, unsigned),
+                       *fmt == 'x' ? 16 : 10);
     }
     va_end(args);
 }

@@ -35,8 +35,9 @@ bool trap_handler(struct trap_frame *f)
     trap.count = count;
     if (trap_resume_ip)
         return true;
-    say("# unexpected trap: vector %lu error 0x%lx ip 0x%lx cs 0x%lx flags 0x%lx sp 0x%lx cr2 0x%lx\n", f->vector,
-        f->error, f->ip, f->cs, f->flags, f->sp, trap.cr2);
+    say("# unexpected trap: vector %lu error 0x%lx ip 0x%lx cs 0x%lx flags 0x%lx sp 0x%lx cr2 "
+        "0x%lx\n",
+        f->vector, f->error, f->ip, f->cs, f->flags, f->sp, trap.cr2);
     report(false, "no unexpected trap");
     finish();
 }
@@ -51,8 +52,9 @@ static void explain(unsigned vector, word error)
     if (trap.vector == VEC_NONE)
         say("# no trap; wanted vector %u error 0x%lx\n", vector, error);
     else
-        say("# got vector %lu error 0x%lx ip 0x%lx cr2 0x%lx; wanted vector %u error 0x%lx ip 0x%lx\n", trap.vector,
-            trap.error, trap.ip, trap.cr2, vector, error, trap_at);
+        say("# got vector %lu error 0x%lx ip 0x%lx cr2 0x%lx; wanted vector %u error 0x%lx ip "
+            "0x%lx\n",
+            trap.vector, trap.error, trap.ip, trap.cr2, vector, error, trap_at);
 }
 
 void report_trap(unsigned vector, word error, const char *name)
@@ -80,13 +82,17 @@ void report_no_trap(const char *name)
     bool ok = trap.vector == VEC_NONE;
 
     if (!ok)
-        say("# got vector %lu error 0x%lx ip 0x%lx cr2 0x%lx\n", trap.vector, trap.error, trap.ip, trap.cr2);
+        say("# got vector %lu error 0x%lx ip 0x%lx cr2 0x%lx\n", trap.vector, trap.error, trap.ip,
+            trap.cr2);
     report(ok, name);
 }
 
 void idt_set(unsigned vector, const void *entry, u16 sel, u8 type)
 {
-    struct idt_entry e = {.offset_low = (u16)(word)entry, .sel = sel, .type = type, .offset_mid = (u16)((word)entry >> 16)};
+    struct idt_entry e = {.offset_low = (u16)(word)entry,
+                          .sel = sel,
+                          .type = type,
+                          .offset_mid = (u16)((word)entry >> 16)};
 
 #ifdef __x86_64__
     e.offset_high = (u32)((word)entry >> 32);
@@ -96,8 +102,9 @@ void idt_set(unsigned vector, const void *entry, u16 sel, u8 type)
 
 void gdt_set(u16 sel, u32 base, u32 limit, u16 attr)
 {
-    gdt[sel / 8] = (u64)(base >> 24) << 56 | (u64)(attr & 0xf000) << 40 | (u64)(limit >> 16 & 0xf) << 48 |
-                   (u64)(attr & 0xff) << 40 | (u64)(base & 0xffffff) << 16 | (limit & 0xffff);
+    gdt[sel / 8] = (u64)(base >> 24) << 56 | (u64)(attr & 0xf000) << 40 |
+                   (u64)(limit >> 16 & 0xf) << 48 | (u64)(attr & 0xff) << 40 |
+                   (u64)(base & 0xffffff) << 16 | (limit & 0xffff);
 }
 
 static void tss_init(void)
