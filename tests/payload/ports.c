@@ -22,15 +22,17 @@
 
 static void line_done(struct machine *m)
 {
+    bool failed;
+
     m->line[m->line_len] = 0;
     m->line_len = 0;
-    if (!strncmp(m->line, "ok ", 3) || !strncmp(m->line, "not ok ", 7)) {
-        m->cases++;
-        m->failures += m->line[0] == 'n';
-    }
+    failed = !strncmp(m->line, "not ok ", 7);
+    m->cases += failed || !strncmp(m->line, "ok ", 3);
+    m->failures += failed && !m->excuse;
     m->plan_seen |= !strncmp(m->line, "1..", 3);
     m->shutdown_expected |= !strcmp(m->line, "# expect-shutdown");
-    puts(m->line);
+    printf("%s%s\n", m->line,
+           failed && m->excuse ? " # TODO this accelerator need not work here" : "");
     fflush(stdout);
 }
 

@@ -27,6 +27,7 @@ struct machine {
     u64 apic_base, tpr, spurious;
     u64 requested[4], in_service[4]; /* bitmaps of vectors */
 
+    const char *excuse; /* why the accelerator need not work here, or NULL */
     /* What the payload has said */
     char line[256];
     unsigned line_len;

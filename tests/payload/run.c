@@ -4,8 +4,8 @@
  *
  * usage: run ACCELERATOR PAYLOAD [SECONDS]
  *
- * An accelerator that does not work here is still tried: its cases count up to where it gives up, and the rest is
- * reported as skipped with the reason. Where it claims to work, giving up is a failure.
+ * An accelerator that does not work here is still tried: up to where it gives up its cases are reported, failures as
+ * things to do, and the rest as skipped with the reason. Where it claims to work, giving up is a failure.
  *
  * Threads: the main one is the vCPU's; a second one only watches the time.
  */
@@ -153,37 +153,35 @@ static enum vcpu_exit run(struct machine *m, unsigned seconds, bool *ret_expired
 }
 
 /* The run ended before the payload's plan came: one more case that says so, and the plan. */
-static int ended_early(struct machine *m, const char *how, const char *excuse)
+static int ended_early(struct machine *m, const char *how)
 {
     m->cases++;
-    if (excuse)
-        printf("ok %u - the rest # SKIP %s: %s\n", m->cases, how, excuse);
+    if (m->excuse)
+        printf("ok %u - the rest # SKIP %s: %s\n", m->cases, how, m->excuse);
     else
         printf("not ok %u - the payload comes to its end: %s\n", m->cases, how);
     if (!m->plan_seen)
         printf("1..%u\n", m->cases);
-    return m->failures || !excuse;
+    return m->failures || !m->excuse;
 }
 
-/* excuse: why the accelerator need not work here, or NULL. */
-static int judge(struct machine *m, enum vcpu_exit end, bool expired, const struct err *err,
-                 const char *excuse)
+static int judge(struct machine *m, enum vcpu_exit end, bool expired, const struct err *err)
 {
     switch (end) {
     case VCPU_SHUTDOWN:
         if (m->shutdown_expected)
             return m->failures != 0;
-        return ended_early(m, "triple fault", excuse);
+        return ended_early(m, "triple fault");
     case VCPU_FAILED:
-        return ended_early(m, err->msg, excuse);
+        return ended_early(m, err->msg);
     case VCPU_STOPPED:
         break;
     }
     if (expired)
-        return ended_early(m, "it hangs", excuse);
+        return ended_early(m, "it hangs");
     if (m->shutdown_expected)
-        return ended_early(m, "no triple fault came", excuse);
-    return m->exit_status || m->failures;
+        return ended_early(m, "no triple fault came");
+    return m->failures || (m->exit_status && !m->excuse);
 }
 
 int main(int argc, char **argv)
@@ -205,12 +203,13 @@ int main(int argc, char **argv)
         return 0;
     }
     works = !m.ops->probe(&reason);
+    m.excuse = works ? NULL : reason.msg;
     /* Where it is known not to work, hanging is to be expected. */
     seconds = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : works ? SECONDS_DEFAULT : 2;
     rc = machine_init(&m, argv[2], &err);
     if (!rc)
         end = run(&m, seconds, &expired, &err);
-    rc = judge(&m, end, expired, &err, works ? NULL : reason.msg);
+    rc = judge(&m, end, expired, &err);
     machine_fini(&m);
     return rc;
 }
