@@ -124,6 +124,34 @@ static void test_vector_prefixes_outside_64_bit(void **state)
     (void)state;
 }
 
+static void test_where_processors_and_zydis_differ(void **state)
+{
+    struct insn in = decode(64, "f3 41 90");
+
+    assert_int_equal(in.form->mnemonic, ZYDIS_MNEMONIC_XCHG);
+    assert_int_equal(in.rep, 0);
+    assert_int_equal(decode(64, "f3 90").form->cls, INSN_NOP);
+    assert_int_equal(decode(64, "c4 e2 79 17 c1").form->flags_w, FL_ARITH); /* vptest */
+    assert_int_equal(decode(64, "0f 18 c0").form->cls, INSN_NOP);
+    assert_int_equal(decode(64, "d1 f0").form->mnemonic, ZYDIS_MNEMONIC_SHL);
+    assert_int_equal(decode(64, "f6 c8 01").form->mnemonic, ZYDIS_MNEMONIC_TEST);
+    assert_int_equal(decode(64, "df c1").form->cls, INSN_COPY); /* ffreep */
+    assert_int_equal(decode(64, "f2 0f 2c 00").form->need, NEED_SSE);
+    (void)state;
+}
+
+static void test_16_bit_code_in_64_bit_code(void **state)
+{
+    assert_true(decode(16, "01 d8").form->flip_66);
+    assert_true(decode(16, "66 01 d8").form->flip_66);
+    assert_false(decode(16, "00 d8").form->flip_66);
+    assert_false(decode(16, "0f ae f0").form->flip_66);
+    assert_false(decode(16, "66 0f 6f c1").form->flip_66);
+    assert_false(decode(32, "01 d8").form->flip_66);
+    assert_int_equal(decode(32, "c4 e1 f9 6e c0").rex_w, 0); /* vmovd: W is ignored */
+    (void)state;
+}
+
 static void test_16_bit_addressing(void **state)
 {
     struct insn in = decode(16, "8b 42 fe"); /* mov ax, [bp + si - 2] */
@@ -175,6 +203,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bit_offsets_in_registers_are_special),
     cmocka_unit_test(test_far_and_system_forms_of_common_mnemonics),
     cmocka_unit_test(test_vector_prefixes_outside_64_bit),
+    cmocka_unit_test(test_where_processors_and_zydis_differ),
+    cmocka_unit_test(test_16_bit_code_in_64_bit_code),
     cmocka_unit_test(test_16_bit_addressing),
     cmocka_unit_test(test_short_and_long_input),
     cmocka_unit_test(test_what_the_model_lacks_does_not_exist),

@@ -73,6 +73,9 @@ void insn_fix_flags(union form_key k, ZydisMnemonic mnemonic, struct insn_form *
     /* A count of 0 leaves all flags as they were. */
     if (shift_by_cl || (string_compare && k.rep))
         f->flags_r |= f->flags_w;
+    /* Zydis 4.0 has no flags for the VEX forms. */
+    if (mnemonic == MN(VPTEST) || mnemonic == MN(VTESTPS) || mnemonic == MN(VTESTPD))
+        f->flags_w = FL_ARITH;
 }
 
 void insn_fix_operands(union form_key k, const ZydisDecodedInstruction *zi, struct form_entry *e,
@@ -199,11 +202,43 @@ static bool copyable(union form_key k, const ZydisDecodedInstruction *zi,
            cat == ZYDIS_CATEGORY_SETCC;
 }
 
+/* Of SSE by name, but without its registers. */
+static bool sse_without_state(const ZydisDecodedInstruction *zi)
+{
+    static const u16 list[] = {MN(MOVNTI), MN(LFENCE), MN(MFENCE),
+                               MN(SFENCE), MN(CRC32),  MN(POPCNT)};
+
+    return LISTED(list, zi->mnemonic);
+}
+
+static u8 legacy_unit(const ZydisDecodedInstruction *zi, bool mmx, bool xmm)
+{
+    switch ((unsigned)zi->meta.isa_ext) {
+    case ZYDIS_ISA_EXT_X87:
+        return NEED_X87;
+    case ZYDIS_ISA_EXT_MMX:
+        return NEED_MMX;
+    case ZYDIS_ISA_EXT_SSE:
+    case ZYDIS_ISA_EXT_SSE2:
+    case ZYDIS_ISA_EXT_SSE3:
+    case ZYDIS_ISA_EXT_SSSE3:
+    case ZYDIS_ISA_EXT_SSE4:
+        if (sse_without_state(zi))
+            return NEED_NONE;
+        if (zi->meta.isa_set == ZYDIS_ISA_SET_SSE3X87)
+            return NEED_X87;
+        return mmx && !xmm ? NEED_MMX : NEED_SSE;
+    default:
+        if (zi->meta.isa_set == ZYDIS_ISA_SET_FXSAVE || zi->meta.isa_set == ZYDIS_ISA_SET_FXSAVE64)
+            return NEED_X87;
+        return xmm ? NEED_SSE : NEED_NONE;
+    }
+}
+
 static u8 needed_unit(union form_key k, const ZydisDecodedInstruction *zi,
                       const ZydisDecodedOperand *ops)
 {
-    bool mmx = zi->meta.isa_ext == ZYDIS_ISA_EXT_MMX,
-         xmm = zi->meta.isa_set == ZYDIS_ISA_SET_SSEMXCSR, mask = false;
+    bool mmx = false, xmm = false, mask = false;
 
     for (unsigned i = 0; i < zi->operand_count; i++) {
         ZydisRegisterClass class = ZYDIS_REGCLASS_INVALID;
@@ -218,10 +253,7 @@ static u8 needed_unit(union form_key k, const ZydisDecodedInstruction *zi,
         return NEED_AVX512;
     if (k.enc == ENC_VEX)
         return xmm || zi->meta.isa_set == ZYDIS_ISA_SET_AVX ? NEED_AVX : NEED_NONE;
-    if (zi->meta.isa_ext == ZYDIS_ISA_EXT_X87 || zi->meta.isa_set == ZYDIS_ISA_SET_SSE3X87 ||
-        zi->meta.isa_set == ZYDIS_ISA_SET_FXSAVE || zi->meta.isa_set == ZYDIS_ISA_SET_FXSAVE64)
-        return NEED_X87;
-    return xmm ? NEED_SSE : mmx ? NEED_MMX : NEED_NONE;
+    return legacy_unit(zi, mmx, xmm);
 }
 
 /* Forms of the one-byte map that 64-bit mode does not have (or means something else by). */

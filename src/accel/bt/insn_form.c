@@ -31,7 +31,8 @@ static unsigned put_prefixes(union form_key k, u8 *p)
 
     if (k.lock)
         p[n++] = 0xf0;
-    if (k.rep)
+    /* F3 REX.B 90 exchanges R8; Zydis takes it for PAUSE. */
+    if (k.rep && !(k.map == MAP_1 && k.opcode == 0x90 && k.b))
         p[n++] = k.rep == 2 ? 0xf2 : 0xf3;
     if (k.opsize)
         p[n++] = 0x66;
@@ -262,13 +263,13 @@ static void sizes(const ZydisDecodedInstruction *zi, union form_key k, struct fo
     e->addrsize = k.mode == 2 ? (k.addrsize ? 4 : 8) : by_mode[k.mode][k.addrsize];
 }
 
-/* A repeat prefix that Zydis found no use for. */
-static bool rep_is_ignored(const ZydisDecodedInstruction *zi)
+/* A repeat prefix that Zydis found no use for, or was not shown. */
+static bool rep_is_ignored(union form_key k, const ZydisDecodedInstruction *zi)
 {
     for (unsigned i = 0; i < zi->raw.prefix_count; i++)
         if ((zi->raw.prefixes[i].value & 0xfe) == 0xf2)
             return zi->raw.prefixes[i].type == ZYDIS_PREFIX_TYPE_IGNORED;
-    return false;
+    return k.rep;
 }
 
 static u8 disp_shift(const ZydisDecodedInstruction *zi, const ZydisDecodedOperand *ops)
@@ -356,7 +357,7 @@ static void build_valid(union form_key k, const ZydisDecodedInstruction *zi,
     flags(zi, k, f);
     immediates(zi, e, f);
     sizes(zi, k, e);
-    if (rep_is_ignored(zi))
+    if (rep_is_ignored(k, zi))
         e->flags |= ENTRY_DROP_REP;
     e->disp_shift = k.enc == ENC_EVEX ? disp_shift(zi, ops) : 0;
     e->reg_mask = register_mask(ops, n, ZYDIS_OPERAND_ENCODING_MODRM_REG, k);
