@@ -167,7 +167,13 @@ void stack_commit(const struct stack *s); /* writes RSP by the stack's width */
 /* The stack pointer for privilege `cpl` from the TSS: in long mode ret_sp only. Raises #TS. */
 void tss_stack(struct cpu *c, unsigned cpl, u32 ext, u16 *ret_ss, u64 *ret_sp);
 u64 tss_ist(struct cpu *c, unsigned ist, u32 ext);
-enum task_why { TASK_JMP, TASK_CALL, TASK_IRET, TASK_GATE /* by an interrupt */ };
+enum task_why {
+    TASK_JMP,
+    TASK_CALL,
+    TASK_IRET,
+    TASK_GATE,      /* by an interrupt or exception */
+    TASK_GATE_SOFT, /* by INT n */
+};
 /* Hardware task switch to the TSS `sel`; rip: where the old task goes on. Raises. */
 void task_switch(struct cpu *c, u16 sel, enum task_why why, u64 rip, bool has_error, u32 error);
 /* Far transfer through the task gate or TSS descriptor d. */

@@ -167,7 +167,8 @@ static void deliver_protected(struct cpu *c, const struct event *e)
         raise_error(c, VEC_GP, gate_error(e));
     check_gate(c, e, gate);
     if (task)
-        task_switch(c, (u16)(gate >> 16), TASK_GATE, e->rip, e->has_error, e->error);
+        task_switch(c, (u16)(gate >> 16), e->ext ? TASK_GATE : TASK_GATE_SOFT, e->rip, e->has_error,
+                    e->error);
     else
         deliver_gate(c, e, gate);
 }
