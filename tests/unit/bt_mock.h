@@ -143,9 +143,7 @@ void io_write(struct cpu *c, u16 port, unsigned size, u64 value)
     mock_port_value = value;
 }
 
-/* Runs one instruction given in hex at c->rip, in the current mode; the vector it raised, or MOCK_NO_FAULT. Strings and
- * what the translator otherwise does itself run through `fn`. */
-static int run_with(struct cpu *c, const char *hex, sys_fn *fn)
+static struct insn mock_decode(struct cpu *c, const char *hex)
 {
     static const unsigned size[] = {16, 32, 64};
     struct insn in;
@@ -158,24 +156,39 @@ static int run_with(struct cpu *c, const char *hex, sys_fn *fn)
     cpu_update_mode(c);
     assert_int_equal(insn_decode(bytes, n, size[c->mode & MODE_CODE_MASK], &in), INSN_OK);
     assert_int_equal(in.len, n);
-    if (!fn)
-        fn = in.form->sys;
-    assert_non_null(fn);
+    return in;
+}
+
+static int mock_execute(struct cpu *c, const struct insn *in, sys_fn *fn)
+{
     c->rip_set = false;
     if (setjmp(mock_raised))
         return c->exc_vector;
-    fn(c, &in);
+    fn(c, in);
     if (!c->rip_set)
-        c->rip += in.len;
+        c->rip += in->len;
     return MOCK_NO_FAULT;
 }
 
-static int run(struct cpu *c, const char *hex)
+/* Runs one instruction given in hex at c->rip, in the current mode; the vector it raised, or MOCK_NO_FAULT. Strings
+ * and what the translator otherwise does itself run through `fn`. */
+__attribute__((unused)) static int run_with(struct cpu *c, const char *hex, sys_fn *fn)
 {
-    return run_with(c, hex, NULL);
+    struct insn in = mock_decode(c, hex);
+
+    return mock_execute(c, &in, fn);
 }
 
-static int deliver(struct cpu *c, u8 vector, bool has_error, u32 error, enum deliver_kind kind)
+__attribute__((unused)) static int run(struct cpu *c, const char *hex)
+{
+    struct insn in = mock_decode(c, hex);
+
+    assert_non_null(in.form->sys);
+    return mock_execute(c, &in, in.form->sys);
+}
+
+__attribute__((unused)) static int deliver(struct cpu *c, u8 vector, bool has_error, u32 error,
+                                           enum deliver_kind kind)
 {
     if (setjmp(mock_raised))
         return c->exc_vector;
@@ -189,12 +202,12 @@ static int deliver(struct cpu *c, u8 vector, bool has_error, u32 error, enum del
 #define MOCK_IDT 0x2000u
 #define MOCK_TSS 0x3000u
 
-static void put(u64 at, unsigned size, u64 value)
+__attribute__((unused)) static void put(u64 at, unsigned size, u64 value)
 {
     memcpy(&mock_ram[at], &value, size);
 }
 
-static u64 get(u64 at, unsigned size)
+__attribute__((unused)) static u64 get(u64 at, unsigned size)
 {
     u64 value = 0;
 
@@ -209,7 +222,7 @@ static u64 mock_desc(u32 base, u32 limit, u32 attr)
            (u64)(limit >> 16 & 15) << 48 | (u64)(base >> 24) << 56;
 }
 
-static u64 mock_gate(u16 sel, u32 off, unsigned type, unsigned dpl)
+__attribute__((unused)) static u64 mock_gate(u16 sel, u32 off, unsigned type, unsigned dpl)
 {
     return (off & 0xffffull) | (u64)sel << 16 | (u64)(0x80 | dpl << 5 | type) << 40 |
            (u64)(off >> 16) << 48;
@@ -269,7 +282,7 @@ static struct cpu mock_cpu(void)
     return c;
 }
 
-static struct cpu mock_real(void)
+__attribute__((unused)) static struct cpu mock_real(void)
 {
     struct cpu c = mock_cpu();
 
@@ -289,7 +302,7 @@ static void mock_flat(struct cpu *c, unsigned cpl, u16 code, u32 code_attr, u16 
     cpu_update_mode(c);
 }
 
-static struct cpu mock_protected(unsigned cpl)
+__attribute__((unused)) static struct cpu mock_protected(unsigned cpl)
 {
     struct cpu c = mock_cpu();
 
@@ -301,7 +314,7 @@ static struct cpu mock_protected(unsigned cpl)
     return c;
 }
 
-static struct cpu mock_long(unsigned cpl)
+__attribute__((unused)) static struct cpu mock_long(unsigned cpl)
 {
     struct cpu c = mock_cpu();
 
