@@ -235,6 +235,20 @@ static void add_mcfg(struct tables *t)
     list_table(t, start);
 }
 
+static void add_hpet(struct tables *t)
+{
+    size_t start = table_begin(t, "HPET", 1);
+
+    put(t, HPET_ID, 4);
+    put(t, 0, 4); /* in memory, any width */
+    put(t, MEMMAP_HPET, 8);
+    put(t, 0, 1);
+    put(t, 0, 2);
+    put(t, 0, 1);
+    table_end(t, start);
+    list_table(t, start);
+}
+
 static u32 add_xsdt(struct tables *t)
 {
     size_t start = table_begin(t, "XSDT", 1);
@@ -269,6 +283,8 @@ int acpi_write_tables(struct board *b, struct err *err)
     add_fadt(&t, facs, dsdt);
     add_madt(&t, b);
     add_mcfg(&t);
+    if (b->has_hpet)
+        add_hpet(&t);
     xsdt = add_xsdt(&t);
     if (t.out.overflow)
         return err_set(err, ENOSPC, "the ACPI tables are larger than %llu bytes", TABLES_MAX);

@@ -115,6 +115,24 @@ static int add_controllers(struct board *b, struct err *err)
     return rc ? rc : pit_map(&b->pit, &b->pio, err);
 }
 
+/* In legacy replacement mode the HPET has the interrupts of PIT and RTC. */
+static void hpet_legacy(void *opaque, bool on)
+{
+    struct board *b = opaque;
+
+    pit_enable_irq(&b->pit, !on);
+    rtc_enable_irq(&b->rtc, !on);
+}
+
+static int add_hpet(struct board *b, struct err *err)
+{
+    b->has_hpet = true;
+    hpet_init(&b->hpet, MEMMAP_HPET, b->config.timers, board_irq(b, 0));
+    b->hpet.legacy = hpet_legacy;
+    b->hpet.legacy_opaque = b;
+    return hpet_map(&b->hpet, &b->mmio, err);
+}
+
 static int add_devices(struct board *b, struct err *err)
 {
     const struct board_config *c = &b->config;
@@ -170,6 +188,8 @@ static int build(struct board *b, struct err *err)
     if (b->has_intc)
         rc = add_controllers(b, err);
     rc = rc ? rc : add_devices(b, err);
+    if (!rc && b->has_intc && !b->config.no_hpet)
+        rc = add_hpet(b, err);
     rc = rc ? rc : add_pci(b, err);
     return rc;
 }
@@ -202,6 +222,7 @@ void board_free(struct board *b)
         return;
     boot_close(b);
     pci_host_free(b->pci);
+    hpet_fini(&b->hpet);
     i8042_fini(&b->i8042);
     acpi_pm_fini(&b->pm);
     serial_fini(&b->com1);
@@ -218,6 +239,8 @@ void board_free(struct board *b)
 void board_reset(struct board *b)
 {
     pci_host_reset(b->pci);
+    if (b->has_hpet)
+        hpet_reset(&b->hpet);
     i8042_reset(&b->i8042);
     acpi_pm_reset(&b->pm);
     serial_reset(&b->com1);

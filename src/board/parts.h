@@ -4,6 +4,7 @@
 
 #include "board/board.h"
 #include "device/acpi_pm.h"
+#include "device/hpet.h"
 #include "device/i8042.h"
 #include "device/ioapic.h"
 #include "device/lapic.h"
@@ -22,6 +23,8 @@ struct board {
     struct pit pit;
     struct ioapic ioapic;
     struct lapic_bus lapic;
+    struct hpet hpet;
+    bool has_hpet;
     struct rtc rtc;
     struct serial com1;
     struct acpi_pm pm;

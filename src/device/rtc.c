@@ -133,7 +133,8 @@ static void update_irq(struct rtc *r)
         c[RTC_C] |= C_IRQ;
     else
         c[RTC_C] &= (u8)~C_IRQ;
-    irq_set(&r->irq, c[RTC_C] & C_IRQ);
+    if (!r->s.disabled)
+        irq_set(&r->irq, c[RTC_C] & C_IRQ);
 }
 
 static s64 period_ns(const struct rtc *r)
@@ -376,6 +377,16 @@ void rtc_set_memory(struct rtc *r, u64 below_4g, u64 above_4g, unsigned cpus)
     }
     c[0x14] = 0x06; /* equipment: coprocessor, pointing device; no floppy */
     c[0x5f] = (u8)(cpus - 1);
+}
+
+void rtc_enable_irq(struct rtc *r, bool on)
+{
+    pthread_mutex_lock(&r->lock);
+    if (!on)
+        irq_set(&r->irq, false);
+    r->s.disabled = !on;
+    update_irq(r);
+    pthread_mutex_unlock(&r->lock);
 }
 
 void rtc_resume(struct rtc *r)

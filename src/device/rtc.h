@@ -20,6 +20,7 @@ struct rtc_state {
     s64 offset_s; /* the guest's clock - the host's wall clock */
     s64 next_ns;  /* next periodic interrupt (machine's monotonic clock), TIMER_NEVER: none */
     s64 last_s;   /* the second whose update and alarm were handled last */
+    u8 disabled;  /* another timer has taken interrupt 8 (HPET, legacy replacement) */
 };
 
 struct rtc {
@@ -40,6 +41,8 @@ void rtc_reset(struct rtc *r);
 int rtc_map(struct rtc *r, struct aspace *pio, struct err *err);
 /* Fills in what a PC's firmware would have stored: memory sizes and number of processors. */
 void rtc_set_memory(struct rtc *r, u64 below_4g, u64 above_4g, unsigned cpus);
+/* Off: interrupts are noted in register C but do not reach the line. */
+void rtc_enable_irq(struct rtc *r, bool on);
 /* After the state was loaded: arms the timer. */
 void rtc_resume(struct rtc *r);
 
