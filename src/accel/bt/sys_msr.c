@@ -8,7 +8,7 @@
 
 #define EFER_WRITABLE (EFER_SCE | EFER_LME | EFER_NXE)
 #define SPEC_CTRL_BITS (7ull | BIT(10)) /* IBRS, STIBP, SSBD, BHI_DIS_S */
-#define MTRR_CAP 0x508ull   /* 8 variable ranges, fixed ranges, write combining */
+#define MTRR_CAP 0x508ull               /* 8 variable ranges, fixed ranges, write combining */
 #define MCG_BANKS 10
 #define UCODE_REVISION (0xffffffffull << 32) /* newer than any erratum asks for */
 #define KVMCLOCK_ENABLE 1ull
