@@ -205,8 +205,9 @@ static bool copyable(union form_key k, const ZydisDecodedInstruction *zi,
 /* Of SSE by name, but without its registers. */
 static bool sse_without_state(const ZydisDecodedInstruction *zi)
 {
-    static const u16 list[] = {MN(MOVNTI), MN(LFENCE), MN(MFENCE),
-                               MN(SFENCE), MN(CRC32),  MN(POPCNT)};
+    static const u16 list[] = {MN(MOVNTI),     MN(LFENCE),     MN(MFENCE),     MN(SFENCE),
+                               MN(CRC32),      MN(POPCNT),     MN(PREFETCHT0), MN(PREFETCHT1),
+                               MN(PREFETCHT2), MN(PREFETCHNTA)};
 
     return LISTED(list, zi->mnemonic);
 }
