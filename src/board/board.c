@@ -188,7 +188,7 @@ static int build(struct board *b, struct err *err)
     if (b->has_intc)
         rc = add_controllers(b, err);
     rc = rc ? rc : add_devices(b, err);
-    if (!rc && b->has_intc && !b->config.no_hpet)
+    if (!rc && b->has_intc && b->config.hpet)
         rc = add_hpet(b, err);
     rc = rc ? rc : add_pci(b, err);
     return rc;

@@ -54,7 +54,7 @@ struct board_config {
     u16 debug_console, debug_exit;              /* ports, 0: none */
     void (*debug_write)(void *opaque, u8 byte); /* any vCPU thread */
     void *debug_opaque;
-    bool no_hpet;
+    bool hpet; /* wanted: kernels that have better clocks only lose time on it */
 };
 
 /* Makes the machine in power-on state. -EINVAL says what in the configuration is wrong. */

@@ -79,6 +79,7 @@ void pc_init(struct pc *pc, unsigned cpus)
     c.kicker = (struct cpu_kicker){record_kick, pc};
     c.debug_console = 0x402;
     c.debug_exit = 0xf4;
+    c.hpet = true;
     c.debug_write = debug_write;
     c.debug_opaque = pc;
     assert_int_equal(board_new(&c, &pc->b, &err), 0);
