@@ -147,6 +147,8 @@ static int walk_directory(struct walk *w, u64 table, u64 lin, struct walk_page *
         return 0;
     if (e & w->reserved)
         return PF_PRESENT | PF_RSVD;
+    p->pte = w->step[w->nsteps - 1].host;
+    p->writable_above = w->rights & PTE_W;
     take_rights(w, e);
     p->page_bytes = 4 * KiB;
     p->gpa = (e & mask) | (lin & 0xfff);
@@ -212,6 +214,7 @@ static bool no_paging(u64 lin, struct walk_page *p)
     p->page_bytes = 4 * KiB;
     p->writable = p->user = p->dirty = true;
     p->nx = p->global = false;
+    p->pte = NULL;
     return true;
 }
 
@@ -233,6 +236,8 @@ static bool walk_once(const struct walk_regs *r, u64 lin, unsigned access, struc
     struct walk w;
     w.r = r;
     w.nsteps = 0;
+    p->pte = NULL;
+    p->writable_above = false;
     w.rights = PTE_W | PTE_U;
     w.reserved = (ADDR_52 & ~phys_mask(r)) | (nx ? 0 : PTE_NX);
     int result = r->efer & EFER_LMA ? walk_4level(&w, lin, p)

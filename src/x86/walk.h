@@ -35,6 +35,8 @@ struct walk_page {
     bool
         dirty; /* D is set (also when this walk set it); without it a later write must walk again */
     bool global; /* G is set and CR4.PGE */
+    const u64 *pte; /* 4 KiB page in a table of 8-byte entries: its entry, in host memory, else NULL */
+    bool writable_above; /* then: R/W is set on the levels above it */
 };
 
 /* True: *ret_page is filled. False: *ret_error is the #PF error code. `access` combines enum walk_access. */

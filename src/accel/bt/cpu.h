@@ -19,7 +19,7 @@
 #include "accel/accel.h"
 #include "accel/bt/insn.h"
 
-/* What translated code may assume; part of every block's key. 16 bits, and one more in keys. */
+/* What translated code may assume; part of every block's key. */
 enum cpu_mode {
     MODE_CODE16 = 0, MODE_CODE32 = 1, MODE_CODE64 = 2, MODE_CODE_MASK = 3,
     MODE_USER = 4,         /* CPL 3 */
@@ -36,6 +36,7 @@ enum cpu_mode {
     MODE_CAREFUL = 0x2000, /* every memory access goes through the slow path; one instruction per block */
     MODE_AC = 0x4000,      /* CPL < 3 and (SMAP off or AC set): user pages are reachable */
     MODE_REAL = 0x8000,    /* real or virtual-8086 mode */
+    MODE_TSD = 0x20000,    /* CR4.TSD: rdtsc is privileged */
     MODE_NOWINDOW = 0x10000, /* only in block keys: translated without windows, see window.c */
 };
 

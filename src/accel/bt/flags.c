@@ -6,6 +6,7 @@
  * is looked at there becomes part of what the block depends on (block.dep_from, dep_to). Returns and indirect
  * jumps lead to the unknown: there all flags are live.
  */
+#include <Zydis/Zydis.h>
 #include "accel/bt/gen.h"
 
 #define LOOK_INSNS 10
@@ -16,8 +17,21 @@ struct look {
     unsigned budget; /* instructions that may still be decoded */
 };
 
+/* Special instructions that neither read nor write arithmetic flags and whose functions need not see them exact. */
+static bool is_flagless(const struct insn *in)
+{
+    switch (in->form->mnemonic) {
+    case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI: case ZYDIS_MNEMONIC_SWAPGS: case ZYDIS_MNEMONIC_RDTSC:
+        return true;
+    default:
+        return false;
+    }
+}
+
 static bool is_simple(const struct insn *in)
 {
+    if (in->form->cls == INSN_SPECIAL && is_flagless(in))
+        return true;
     switch ((enum insn_class)in->form->cls) {
     case INSN_COPY: case INSN_LEA: case INSN_NOP: case INSN_PUSH: case INSN_POP: case INSN_LEAVE: case INSN_MOFFS:
         return true;

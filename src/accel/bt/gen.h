@@ -10,6 +10,7 @@
 #include "accel/bt/asm.h"
 #include "accel/bt/cache.h"
 
+#define ACC_ALIGN 4 /* beside ACC_R, ACC_W: misaligned is #GP */
 #define BLOCK_INSNS 48
 #define MAX_COLD 320
 
@@ -34,6 +35,7 @@ struct cold {
     u8 size, acc;
     u8 *from1, *from2; /* rel32 of the jumps here: missing entry, misaligned */
     u8 *resume;        /* SLOW: writable address of the access */
+    u8 *restore;       /* SLOW, live: of the flags_restore in front of it */
     u64 vpc;
     struct link *link;
     struct window window;
@@ -85,6 +87,9 @@ void gen_copy(struct gen *g);         /* INSN_COPY */
 void gen_lea(struct gen *g);
 void gen_moffs(struct gen *g);
 bool gen_copy_needs_care(const struct insn *in); /* cannot be done by gen_copy with the fast path */
+
+/* gen_inline.c */
+bool gen_inline(struct gen *g); /* a special instruction in line; false: call its function */
 
 /* gen_flow.c */
 void gen_link(struct gen *g, u64 target);           /* jump to a guest address */

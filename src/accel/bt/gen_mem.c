@@ -98,6 +98,7 @@ void gen_check(struct gen *g, unsigned addr_reg, unsigned size, unsigned acc)
         test_low(o, addr_reg, size - 1);
         k->from2 = jcc(o, CC_NE);
     }
+    k->restore = o->p;
     if (live)
         flags_restore(o, hold, PRIV_FIELD(P_RAX));
     k->resume = o->p;
@@ -120,7 +121,16 @@ static void cold_slow(struct gen *g, const struct cold *k)
 
     if (k->from2)
         patch_here(o, k->from2);
-    if (k->from2 && power_of_two && !k->live) {
+    if (k->from2 && power_of_two && k->live) {
+        /* The same, but S1 may hold RAX: look the entry up again. */
+        lea(o, true, S2, k->addr_reg, REG_NONE, 1, k->size - 1);
+        test_imm32(o, S2, 0x1000 - k->size);
+        u8 *crosses = jcc(o, CC_E);
+        pext_page(o, k->addr_reg, PRIV_FIELD(P_PEXT_MASK));
+        load_entry(o);
+        patch(jmp(o), k->restore);
+        patch_here(o, crosses);
+    } else if (k->from2 && power_of_two) {
         /* Misaligned, and rarely across the end of the page: is (addr + size - 1) % 4096 < size - 1? */
         lea(o, true, S1, k->addr_reg, REG_NONE, 1, k->size - 1);
         test_imm32(o, S1, 0x1000 - k->size);

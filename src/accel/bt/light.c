@@ -4,6 +4,7 @@
  * Each leaves struct cpu such that the guest can go on at the returned host address, or returns 0 to leave to the run
  * loop with the reason in vcpu->exit and the guest's rip at the next instruction.
  */
+#include <Zydis/Zydis.h>
 #include "accel/bt/cache.h"
 #include "accel/bt/gen.h"
 #include "accel/bt/sys.h"
@@ -306,8 +307,15 @@ struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info)
 
     c->rip = rip_of(c, r->vpc);
     c->priv[P_S1] = lin;
+    if ((r->acc & ACC_ALIGN) && (lin & (r->size - 1u)))
+        raise_error(c, VEC_GP, 0); /* comes before a page fault */
     if ((lin & 0xfff) + r->size > 4096 || (code64(c) && (u64)((s64)(lin << 16) >> 16) != lin))
         return run_careful(c);
+    if (!write) {
+        u64 delta = mmu_peek(c, lin);
+        if (delta)
+            return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = delta};
+    }
     mmu_lookup(c, lin, write, AS_CPL, &p);
     if (!p.ram || (write && code_page(c->vcpu->bt, p.gpa)))
         return run_careful(c);
@@ -352,14 +360,14 @@ static void place_access(struct cpu *c, u64 lin, unsigned size, unsigned acc)
     v->access.len[1] = size - first;
     v->access.mmio = 0;
     v->access.code = 0;
-    mmu_lookup(c, lin, write, AS_CPL, &p);
+    mmu_find(c, lin, write, &p);
     v->access.gpa[0] = p.gpa;
     v->access.mmio |= !p.ram;
     if (first < size) {
         u64 lin2 = lin + first;
         if (!code64(c))
             lin2 = (u32)lin2;
-        mmu_lookup(c, lin2, write, AS_CPL, &p);
+        mmu_find(c, lin2, write, &p);
         v->access.lin[1] = lin2;
         v->access.gpa[1] = p.gpa;
         v->access.mmio |= !p.ram << 1;
@@ -381,9 +389,10 @@ static void bounce_in(struct cpu *c)
         if (!len)
             continue;
         if (!(v->access.mmio & (1 << half))) {
-            const u8 *ram = walk_ram(c->m->ram, v->access.gpa[half], len);
+            const struct gmem_slot *slot = ram_slot(c->m->ram, v->access.gpa[half]);
+            const u8 *ram = slot->hva + (v->access.gpa[half] - slot->gpa);
             for (; at < len; at++)
-                *out++ = ram ? ram[at] : 0xff;
+                *out++ = ram[at];
             continue;
         }
         while (at < len) {
@@ -433,6 +442,8 @@ struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
     (void)s1;
     c->rip = rip_of(c, s->vpc);
     u64 lin = insn_linear(c, &s->in, f->mem_bytes, f->mem_acc & ACC_W);
+    if (f->align && (lin & (f->mem_bytes - 1u)))
+        raise_error(c, VEC_GP, 0);
     place_access(c, lin, f->mem_bytes, f->mem_acc);
     if (v->access.bounced) {
         v->access.host = v->bounce + (lin & 63);
@@ -496,6 +507,9 @@ void sys_too_long(struct cpu *c, const struct insn *in)
 void sys_no_unit(struct cpu *c, const struct insn *in)
 {
     bool sse = in->form->need >= NEED_SSE;
+
+    if (in->form->mnemonic == ZYDIS_MNEMONIC_FWAIT && (c->cr0 & (CR0_MP | CR0_TS)) != (CR0_MP | CR0_TS))
+        return;
     bool os = in->form->need < NEED_SSE ? true
               : in->form->need == NEED_SSE ? (c->cr4 & CR4_OSFXSR) != 0 : !(c->mode & (MODE_NOAVX | MODE_NOAVX512));
 

@@ -25,16 +25,12 @@ static struct place find(struct cpu *c, u64 lin, bool write, enum mem_as as)
 {
     struct mmu_page p;
 
-    if (!write) {
-        struct slot *s = c->vcpu->cur;
-        unsigned kind = as == AS_SYSTEM ? ((c->cr4 & CR4_SMAP) ? TABLE_KERNEL : TABLE_KERNEL_AC)
-                        : (c->mode & MODE_USER) ? TABLE_USER
-                        : (c->mode & MODE_AC) ? TABLE_KERNEL_AC : TABLE_KERNEL;
-        u64 delta = ((u64 *)s->table[kind].base)[(lin & PAGE_INDEX_MASK) >> 12];
-        if (delta)
-            return (struct place){.host = (u8 *)(lin + delta)};
-    }
-    mmu_lookup(c, lin, write, as, &p);
+    if (as == AS_CPL)
+        mmu_find(c, lin, write, &p);
+    else
+        mmu_lookup(c, lin, write, as, &p);
+    if (p.ram && !write)
+        return (struct place){.host = (u8 *)(lin + p.delta), .gpa = p.gpa};
     return (struct place){.host = p.ram ? vmm_view(c, p.gpa, write) : NULL, .gpa = p.gpa};
 }
 
@@ -155,7 +151,10 @@ void *mem_span(struct cpu *c, u64 lin, bool write, unsigned *ret_len, enum mem_a
         return p.host;
     }
     struct mmu_page p;
-    mmu_lookup(c, lin, true, as, &p);
+    if (as == AS_CPL)
+        mmu_find(c, lin, true, &p);
+    else
+        mmu_lookup(c, lin, true, as, &p);
     if (!p.ram || code_page(c->vcpu->bt, p.gpa))
         return NULL;
     return vmm_view(c, p.gpa, true);

@@ -140,11 +140,58 @@ static u64 page_delta(const struct cpu *c, u64 lin, u64 gpa, bool writable)
     return (u64)view + offset - (lin & ~0xfffull);
 }
 
+/* How many neighbours are filled in along with a page. */
+#define AROUND_PAGES 16
+
+/* The rest of a large page's entries in its part of the table: the same distance holds for all. */
+static void fill_large(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, u64 delta)
+{
+    u64 first = lin & ~(u64)(2 * MiB - 1), gpa = p->gpa - (lin - first);
+    const struct gmem_slot *s = ram_slot(c->m->ram, gpa);
+
+    if (!s || s->readonly || gpa + 2 * MiB > s->gpa + s->len)
+        return;
+    u64 *e = data_entry(t, first);
+    for (unsigned i = 0; i < 512; i++)
+        e[i] = delta;
+}
+
+#define PTE_P BIT(0)
+#define PTE_W BIT(1)
+#define PTE_U BIT(2)
+#define PTE_A BIT(5)
+#define PTE_D BIT(6)
+#define PTE_G BIT(8)
+
+/* Neighbours whose page-table entries have been used already (accessed; dirty, to be written): a processor may have
+ * them in its TLB, so we may. Only those of the same kind as the page that was asked for. */
+static void fill_around(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p)
+{
+    u64 first = lin & ~(AROUND_PAGES * 4096ull - 1);
+    const u64 *pte = p->pte - ((lin - first) >> 12);
+    u64 own = *p->pte, mask = (BIT(c->model->phys_bits) - 1) & ~0xfffull;
+    u64 *e = data_entry(t, first);
+
+    for (unsigned i = 0; i < AROUND_PAGES; i++) {
+        u64 v = __atomic_load_n(&pte[i], __ATOMIC_RELAXED);
+        if (e[i] || (v & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || ((v ^ own) & (PTE_U | PTE_G)))
+            continue;
+        if (v & ~mask & 0x000ffffffffff000ull)
+            continue; /* reserved bits: let the walk complain */
+        bool writable = (v & PTE_D) && (v & PTE_W) && p->writable_above;
+        e[i] = page_delta(c, first + i * 4096ull, v & mask, writable);
+    }
+}
+
 static void fill(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, u64 delta)
 {
     struct touched *r = region_touch(t, lin);
 
     region_note(r, p);
+    if (p->page_bytes >= 2 * MiB && (c->cr0 & CR0_PG))
+        fill_large(c, t, lin, p, delta);
+    if (p->pte)
+        fill_around(c, t, lin, p);
     *data_entry(t, lin) = delta;
 }
 
@@ -177,6 +224,35 @@ void mmu_lookup(struct cpu *c, u64 lin, bool write, enum mem_as as, struct mmu_p
 
     if (!lookup(c, lin, access_of(c, as) | (write ? WALK_WRITE : 0), as, ret, &error))
         raise_page_fault(c, lin, error);
+}
+
+u64 mmu_peek(struct cpu *c, u64 lin)
+{
+    return *data_entry(table_for(c, AS_CPL), lin);
+}
+
+/* The guest-physical address of a byte in one of the guest's views. */
+static u64 gpa_of_offset(const struct gmem *m, u64 offset)
+{
+    for (unsigned i = 0; i < m->nslots; i++)
+        if (offset - m->slot[i].offset < m->slot[i].len)
+            return m->slot[i].gpa + (offset - m->slot[i].offset);
+    return ~0ull;
+}
+
+void mmu_find(struct cpu *c, u64 lin, bool write, struct mmu_page *ret)
+{
+    struct bt *bt = c->vcpu->bt;
+    u64 delta = mmu_peek(c, lin);
+    u64 offset = lin + delta - (u64)bt->gview;
+
+    if (delta && offset >= bt->view_bytes && !write)
+        offset = lin + delta - (u64)bt->roview;
+    if (!delta || offset >= bt->view_bytes) {
+        mmu_lookup(c, lin, write, AS_CPL, ret);
+        return;
+    }
+    *ret = (struct mmu_page){.gpa = gpa_of_offset(c->m->ram, offset), .delta = delta, .ram = true, .writable = write};
 }
 
 bool mmu_try(struct cpu *c, u64 lin, struct mmu_page *ret)

@@ -63,6 +63,8 @@ void cpu_update_mode(struct cpu *c)
         mode |= MODE_DF;
     if (c->rflags & FL_TF)
         mode |= MODE_TF;
+    if (c->cr4 & CR4_TSD)
+        mode |= MODE_TSD;
     if (c->dr7 & 0xff)
         mode |= MODE_CAREFUL;
     c->mode = mode;

@@ -56,6 +56,12 @@ static bool decode_crossing(struct gen *g, const u8 *bytes, unsigned left, unsig
     return true;
 }
 
+/* Block-enders that gen_inline() takes care of without leaving. */
+static bool is_inline(const struct gen *g, const struct insn *in)
+{
+    return in->form->mnemonic == ZYDIS_MNEMONIC_SWAPGS && g->plain && g->code64 && !(g->b->mode & MODE_USER);
+}
+
 static bool is_last(const struct gen *g, const struct insn *in)
 {
     switch ((enum insn_class)in->form->cls) {
@@ -64,7 +70,7 @@ static bool is_last(const struct gen *g, const struct insn *in)
     case INSN_JCC:
         return !g->plain;
     case INSN_SPECIAL:
-        return in->form->ends_block;
+        return in->form->ends_block && !(is_inline(g, in));
     case INSN_COPY: case INSN_PUSH: case INSN_POP: case INSN_LEAVE: case INSN_LEA: case INSN_NOP: case INSN_STRING:
     case INSN_MOFFS:
         break;
@@ -132,6 +138,8 @@ static void gen_special_form(struct gen *g)
     const struct insn *in = g->in;
     bool sti = in->form->mnemonic == ZYDIS_MNEMONIC_STI && g->i + 1 < g->n;
 
+    if (gen_inline(g))
+        return;
     gen_special(g, in->form->sys, in->form->ends_block && !sti);
 }
 
@@ -192,7 +200,7 @@ static void check_identity(struct gen *g, u8 *literal)
         b3(o, 0x49, 0x81, 0xfe), b4(o, (u32)g->b->vpc);              /* cmp r14, imm32 */
     }
     k->from1 = jcc(o, CC_NE);
-    cmp_gs(g, CPU_FIELD(mode), g->b->mode & 0xffff);
+    cmp_gs(g, CPU_FIELD(mode), g->b->mode & ~(u32)MODE_NOWINDOW);
     k->from2 = jcc(o, CC_NE);
 }
 

@@ -119,6 +119,10 @@ struct mmu_page { u64 gpa; u64 delta; bool ram, writable; };
 /* Walks for an access (raising #PF), fills the current data table, and says where the page is. delta is 0 when the
  * page is not plain RAM for this access. Light. */
 void mmu_lookup(struct cpu *c, u64 lin, bool write, enum mem_as as, struct mmu_page *ret);
+/* As mmu_lookup for AS_CPL, but asks the current data table first. */
+void mmu_find(struct cpu *c, u64 lin, bool write, struct mmu_page *ret);
+/* What the current data table says of a page, without walking. Light. */
+u64 mmu_peek(struct cpu *c, u64 lin);
 /* The same for a read that may never happen: false instead of a fault. */
 bool mmu_try(struct cpu *c, u64 lin, struct mmu_page *ret);
 /* Walks for an instruction fetch, raising #PF; fills the exec table. Returns the guest-physical address. Light. */

@@ -11,25 +11,38 @@
 #include "accel/bt/gen.h"
 
 #define SPAN_MAX 1024
+#define VALUES 96
 
-/* A window being collected for one base register. */
+/* Addresses are followed as values: `mov`, `lea` with a constant, additions and pushes give a register a known distance
+ * from a value that another register had. Accesses are collected by value, whatever register names it. */
+struct place {
+    u8 value;
+    s32 off;
+};
+
+/* A window being collected for one value. */
 struct draft {
-    bool open;
-    u8 count, first, last;
-    s32 moved;     /* of the register since the first access (RSP only) */
-    s32 lo, hi;
+    u8 count, base, first, last;
+    s32 at_first;              /* distance of the base register from the value, before the first access */
+    s32 lo, hi;                /* relative to the value */
     bool write;
     u8 member[BLOCK_INSNS];    /* 1: memory operand, 2: implicit stack access */
 };
 
-static void assign(struct gen *g, const struct draft *d, unsigned id)
+struct collect {
+    struct gen *g;
+    struct place reg[S1];
+    unsigned nvalues;
+    struct draft *draft;       /* [VALUES] */
+};
+
+static void new_value(struct collect *k, unsigned reg)
 {
-    for (unsigned i = d->first; i <= d->last; i++) {
-        if (d->member[i] & 1)
-            g->window_mem[i] = (u8)id;
-        if (d->member[i] & 2)
-            g->window_stack[i] = (u8)id;
-    }
+    if (k->nvalues < VALUES)
+        k->draft[k->nvalues].count = 0;
+    k->reg[reg] = (struct place){.value = (u8)MIN(k->nvalues, VALUES), .off = 0};
+    if (k->nvalues < VALUES)
+        k->nvalues++;
 }
 
 static bool writes_gpr(const struct insn *in, unsigned reg)
@@ -41,127 +54,160 @@ static bool writes_gpr(const struct insn *in, unsigned reg)
            ((f->vvvv_acc & ACC_W) && in->vvvv == reg);
 }
 
-/* Can the check be made before insn i - 1 instead of before insn i? */
-static bool can_move_up(const struct gen *g, unsigned i, unsigned base)
+/* Does the instruction set register *ret_to to *ret_from plus a constant? (64-bit moves, additions, stack operations) */
+static bool sets_by_constant(const struct insn *in, unsigned *ret_to, unsigned *ret_from, s32 *ret_by)
 {
-    const struct insn *in = &g->insn[i - 1];
     u8 cls = in->form->cls;
+    bool wide = in->opsize == 8 && in->map == MAP_1 && in->enc == ENC_LEGACY;
 
-    return (cls == INSN_COPY || cls == INSN_LEA || cls == INSN_NOP || cls == INSN_JCC || cls == INSN_MOFFS) &&
-           !writes_gpr(in, base);
-}
-
-/* By how much does the instruction move the stack pointer, if that is known? */
-static bool stack_move(const struct insn *in, s32 *ret_by)
-{
-    bool alu = in->form->cls == INSN_COPY && in->map == MAP_1 && in->mod == 3 && in->rm == RSP && in->opsize == 8;
-
-    if (alu && (in->opcode == 0x83 || in->opcode == 0x81) && (in->reg == 0 || in->reg == 5)) {
+    *ret_by = 0;
+    if (cls == INSN_COPY && wide && in->mod == 3 && (in->opcode == 0x89 || in->opcode == 0x8b)) {
+        *ret_to = in->opcode == 0x89 ? in->rm : in->reg;
+        *ret_from = in->opcode == 0x89 ? in->reg : in->rm;
+        return true;
+    }
+    if (cls == INSN_COPY && wide && in->mod == 3 && (in->opcode == 0x83 || in->opcode == 0x81) && (in->reg == 0 || in->reg == 5)) {
+        *ret_to = *ret_from = in->rm;
         *ret_by = in->reg == 0 ? (s32)in->imm : -(s32)in->imm;
         return true;
     }
-    if (in->form->cls == INSN_LEA && in->reg == RSP && in->opsize == 8 && in->addrsize == 8 && in->base == RSP && in->index == REG_NONE) {
+    if (cls == INSN_LEA && in->opsize == 8 && in->addrsize == 8 && in->base < X86_GPRS && in->index == REG_NONE) {
+        *ret_to = in->reg;
+        *ret_from = in->base;
         *ret_by = (s32)in->disp;
         return true;
     }
     return false;
 }
 
-static void close_draft(struct gen *g, struct draft *d, unsigned base)
+static s32 stack_move(const struct insn *in)
 {
-    if (d->open && d->count >= 2 && g->nwindows < WINDOWS) {
-        struct window *w = &g->window[g->nwindows];
-        unsigned at = d->first;
-        s32 moved = 0, by;
-        while (!g->flags_dead[at] && at > 0) {
-            if (base == RSP && stack_move(&g->insn[at - 1], &by))
-                moved += by;
-            else if (!can_move_up(g, at, base))
-                break;
-            at--;
-        }
-        if (!g->flags_dead[at])
-            at = d->first, moved = 0;
-        *w = (struct window){.base = (u8)base, .at = (u8)at, .lo = d->lo + moved, .span = (u16)(d->hi - d->lo), .write = d->write};
-        assign(g, d, g->nwindows++);
-    }
-    d->open = false;
+    u8 cls = in->form->cls;
+
+    if (in->opsize_prefix)
+        return 0;
+    return cls == INSN_PUSH || cls == INSN_CALL ? -8 : cls == INSN_POP || cls == INSN_RET ? 8 : 0;
 }
 
-static void add_access(struct gen *g, struct draft *d, unsigned base, unsigned i, s64 disp, unsigned size, unsigned acc, u8 member)
+static bool is_stack_class(const struct insn *in)
 {
-    if (disp < -65536 || disp > 65536 || size == 0) {
-        close_draft(g, d, base);
+    u8 cls = in->form->cls;
+    return cls == INSN_PUSH || cls == INSN_CALL || cls == INSN_POP || cls == INSN_RET;
+}
+
+static void add_access(struct collect *k, unsigned base, unsigned i, s64 disp, unsigned size, u8 acc_member)
+{
+    struct place at = k->reg[base];
+    struct draft *d = &k->draft[at.value];
+
+    if (at.value == VALUES || disp < -65536 || disp > 65536 || at.off < -65536 || at.off > 65536 || size == 0)
         return;
-    }
-    s32 from = d->open ? (s32)disp + d->moved : (s32)disp, to = from + (s32)size;
-    if (d->open && MAX(to, d->hi) - MIN(from, d->lo) > SPAN_MAX) {
-        close_draft(g, d, base);
-        from = (s32)disp, to = from + (s32)size;
-    }
-    if (!d->open) {
+    s32 from = at.off + (s32)disp, to = from + (s32)size;
+    if (d->count && MAX(to, d->hi) - MIN(from, d->lo) > SPAN_MAX)
+        return; /* checked by itself */
+    if (!d->count) {
         __builtin_memset(d, 0, sizeof(*d));
-        d->open = true;
+        d->base = (u8)base;
         d->first = (u8)i;
+        d->at_first = at.off;
         d->lo = from, d->hi = to;
     }
     d->lo = MIN(from, d->lo), d->hi = MAX(to, d->hi);
     d->last = (u8)i;
     d->count++;
-    d->write |= (acc & ACC_W) != 0;
-    d->member[i] |= member;
+    d->write |= (acc_member & 4) != 0;
+    d->member[i] |= acc_member & 3;
 }
 
-static bool plain_operand(const struct gen *g, const struct insn *in, unsigned i)
+static bool plain_operand(const struct insn *in)
 {
     return in->has_mem && in->index == REG_NONE && in->base < S1 && in->addrsize == 8 && in->seg != SEG_FS &&
-           in->seg != SEG_GS && !g->careful[i] && !gen_copy_needs_care(in);
+           in->seg != SEG_GS && !gen_copy_needs_care(in);
 }
 
-static void stack_access(struct gen *g, struct draft *draft, const struct insn *in, unsigned i)
+static void note_accesses(struct collect *k, const struct insn *in, unsigned i)
 {
-    struct draft *sp = &draft[RSP];
     u8 cls = in->form->cls;
-    s32 by = 0;
 
-    if (in->opsize_prefix || g->careful[i]) {
-        close_draft(g, sp, RSP);
-    } else if (cls == INSN_PUSH || cls == INSN_CALL) {
-        add_access(g, sp, RSP, i, -8, 8, ACC_W, 2);
-        by = -8;
-    } else if (cls == INSN_POP || cls == INSN_RET) {
-        add_access(g, sp, RSP, i, 0, 8, ACC_R, 2);
-        by = 8;
-    }
-    if (sp->open)
-        sp->moved += by;
+    if (cls == INSN_COPY && plain_operand(in) && in->form->mem_acc)
+        add_access(k, in->base, i, in->disp, in->form->mem_bytes, in->form->mem_acc & ACC_W ? 5 : 1);
+    if (is_stack_class(in) && !in->opsize_prefix)
+        add_access(k, RSP, i, stack_move(in) < 0 ? -8 : 0, 8, stack_move(in) < 0 ? 6 : 2);
 }
 
-static void collect(struct gen *g, struct draft *draft, const struct insn *in, unsigned i)
+static void note_writes(struct collect *k, const struct insn *in)
 {
-    u8 cls = in->form->cls;
+    unsigned to, from;
     s32 by;
 
-    if (cls == INSN_COPY && plain_operand(g, in, i) && in->form->mem_acc)
-        add_access(g, &draft[in->base], in->base, i, in->disp, in->form->mem_bytes, in->form->mem_acc, 1);
-    if (cls == INSN_PUSH || cls == INSN_POP || cls == INSN_CALL || cls == INSN_RET)
-        stack_access(g, draft, in, i);
-    if (draft[RSP].open && stack_move(in, &by)) {
-        draft[RSP].moved += by;
+    if (is_stack_class(in) && !in->opsize_prefix) {
+        k->reg[RSP].off += stack_move(in);
+        if (in->form->cls == INSN_POP && !in->has_mem && in->rm < S1)
+            new_value(k, in->rm);
         return;
     }
+    if (sets_by_constant(in, &to, &from, &by) && to < S1) {
+        if (from < S1) {
+            k->reg[to] = k->reg[from];
+            k->reg[to].off += by;
+        } else {
+            new_value(k, to);
+        }
+        return;
+    }
+    bool wild = in->form->cls != INSN_COPY && in->form->cls != INSN_LEA && in->form->cls != INSN_NOP &&
+                in->form->cls != INSN_JCC && in->form->cls != INSN_MOFFS && in->form->cls != INSN_JMP;
     for (unsigned r = 0; r < S1; r++)
-        if (draft[r].open && (writes_gpr(in, r) && !(r == RSP && (cls == INSN_PUSH || cls == INSN_POP || cls == INSN_CALL || cls == INSN_RET))))
-            close_draft(g, &draft[r], r);
-    if (cls == INSN_POP && !in->has_mem && in->rm < S1)
-        close_draft(g, &draft[in->rm], in->rm);
-    if (cls == INSN_LEAVE)
-        close_draft(g, &draft[RSP], RSP), close_draft(g, &draft[RBP], RBP);
+        if (wild || writes_gpr(in, r))
+            new_value(k, r);
+    if (in->form->cls == INSN_MOFFS)
+        new_value(k, RAX);
+}
+
+/* --- placing the checks --- */
+
+/* Follows the base register up past insn i - 1: false when it has another value there. */
+static bool move_up(const struct gen *g, unsigned i, unsigned base, s32 *moved)
+{
+    const struct insn *in = &g->insn[i - 1];
+    u8 cls = in->form->cls;
+    unsigned to, from;
+    s32 by;
+
+    if (cls != INSN_COPY && cls != INSN_LEA && cls != INSN_NOP && cls != INSN_JCC)
+        return false;
+    if (!writes_gpr(in, base))
+        return cls != INSN_LEA || in->reg != base;
+    if (!sets_by_constant(in, &to, &from, &by) || to != base || from != base)
+        return false;
+    *moved += by;
+    return true;
+}
+
+static void place_window(struct gen *g, const struct draft *d)
+{
+    unsigned at = d->first;
+    s32 moved = 0;
+
+    while (!g->flags_dead[at] && at > 0 && move_up(g, at, d->base, &moved))
+        at--;
+    if (!g->flags_dead[at])
+        at = d->first, moved = 0;
+    g->window[g->nwindows] = (struct window){.base = d->base, .at = (u8)at, .lo = d->lo - d->at_first + moved,
+                                             .span = (u16)(d->hi - d->lo), .write = d->write};
+    for (unsigned i = d->first; i <= d->last; i++) {
+        if (d->member[i] & 1)
+            g->window_mem[i] = (u8)g->nwindows;
+        if (d->member[i] & 2)
+            g->window_stack[i] = (u8)g->nwindows;
+    }
+    g->nwindows++;
 }
 
 void find_windows(struct gen *g)
 {
-    static _Thread_local struct draft draft[S1];
+    static _Thread_local struct draft draft[VALUES];
+    struct collect k = {.g = g, .draft = draft};
 
     __builtin_memset(g->window_mem, NO_WINDOW, sizeof(g->window_mem));
     __builtin_memset(g->window_stack, NO_WINDOW, sizeof(g->window_stack));
@@ -170,18 +216,15 @@ void find_windows(struct gen *g)
     if (!g->code64 || !g->plain || (g->b->mode & MODE_NOWINDOW))
         return;
     for (unsigned r = 0; r < S1; r++)
-        draft[r].open = false;
-    for (unsigned i = 0; i < g->n; i++) {
-        const struct insn *in = &g->insn[i];
-        u8 cls = in->form ? in->form->cls : INSN_INVALID;
-        if (cls == INSN_SPECIAL || cls == INSN_STRING || cls == INSN_SYSCALL || cls == INSN_INVALID || g->careful[i])
-            for (unsigned r = 0; r < S1; r++)
-                close_draft(g, &draft[r], r);
-        else
-            collect(g, draft, in, i);
+        new_value(&k, r);
+    for (unsigned i = 0; i < g->n && g->insn[i].form; i++) {
+        if (!g->careful[i])
+            note_accesses(&k, &g->insn[i], i);
+        note_writes(&k, &g->insn[i]);
     }
-    for (unsigned r = 0; r < S1; r++)
-        close_draft(g, &draft[r], r);
+    for (unsigned v = 0; v < k.nvalues; v++)
+        if (draft[v].count >= 2 && g->nwindows < WINDOWS)
+            place_window(g, &draft[v]);
 }
 
 static void gen_window(struct gen *g, unsigned id)
