@@ -180,7 +180,7 @@ static void check_header(const struct area *a)
 }
 
 /* Outside 64-bit mode XRSTOR leaves the upper eight registers alone: put their live values into the area. */
-static void keep_upper(const struct area *a, u64 compact)
+static __attribute__((noinline)) void keep_upper(const struct area *a, u64 compact)
 {
     u8 live[AREA] __attribute__((aligned(64)));
     u64 *header = (u64 *)(a->buf + LEGACY);
