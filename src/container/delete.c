@@ -1,0 +1,116 @@
+/* The end of a container: `delete`, and `run` when its program has ended. */
+#include "container/create.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "container/hook.h"
+#include "container/rdt.h"
+#include "container/report.h"
+#include "container/sys.h"
+#include "container/systemd.h"
+
+#define KILL_TIMEOUT_MS 10000
+
+int delete_leftovers(struct state *st, struct err *err)
+{
+    struct spec s = {0};
+    struct err ignored = ERR_INIT;
+    bool has_spec = state_spec(st, &s, &ignored) == 0;
+    int rc = 0;
+
+    /* Without a pid namespace of its own, or cut off half made, it may have left processes behind. */
+    if (!st->new_pid_ns || st->pid <= 0)
+        rc = cgroup_kill(&st->cgroup, SIGKILL, err);
+    if (st->systemd_unit && systemd_stop(st, &ignored) < 0)
+        report(REPORT_WARN, "%s", ignored.msg);
+    if (rc < 0 || cgroup_remove(&st->cgroup, err) < 0 || rdt_remove(st, err) < 0) {
+        spec_fini(&s);
+        return -err->code;
+    }
+    rc = state_remove(st, err);
+    if (rc == 0 && has_spec) {
+        json_t *state = state_to_json(st, STATUS_STOPPED);
+
+        hook_run_all(&s, HOOK_POSTSTOP, state);
+        json_object_put(state);
+    }
+    spec_fini(&s);
+    return rc;
+}
+
+static int wait_gone(int pidfd)
+{
+    struct pollfd p = {pidfd, POLLIN, 0};
+    int rc;
+
+    do
+        rc = poll(&p, 1, KILL_TIMEOUT_MS);
+    while (rc < 0 && errno == EINTR);
+    return rc > 0 ? 0 : -ETIMEDOUT;
+}
+
+static int kill_init(struct state *st, struct err *err)
+{
+    auto_close int pidfd = state_pidfd(st);
+
+    if (pidfd < 0)
+        return 0;
+    sys_pidfd_send_signal(pidfd, SIGKILL);
+    if (cgroup_is_frozen(&st->cgroup))
+        cgroup_freeze(&st->cgroup, false, err);
+    /* The runtime that was still creating it dies with nothing to tell. */
+    return wait_gone(pidfd) < 0
+               ? err_set(err, ETIMEDOUT, "container init still running after SIGKILL")
+               : 0;
+}
+
+/* A directory without a record: what a `create` left that was killed in its first moments. Others' stay. */
+static void remove_empty(const struct runtime *rt, const char *id)
+{
+    auto_close int root = open(rt->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    if (root >= 0)
+        unlinkat(root, id, AT_REMOVEDIR);
+}
+
+static int delete_one(struct runtime *rt, const char *id, bool force, struct err *err)
+{
+    struct state st;
+    enum status status;
+    int rc = state_open(&st, &rt->pool, rt->root, id, true, err);
+
+    if (rc == -ENOENT && force) {
+        remove_empty(rt, id);
+        rc = 0;
+    } else if (rc == 0) {
+        status = state_status(&st);
+        if (force)
+            rc = kill_init(&st, err);
+        else if (status == STATUS_CREATED)
+            rc = kill_init(&st, err);
+        else if (status != STATUS_STOPPED)
+            rc = err_set(err, EBUSY, "cannot delete container %s that is not stopped: %s", id,
+                         status_name(status));
+        if (rc == 0)
+            rc = delete_leftovers(&st, err);
+    }
+    state_close(&st);
+    return rc;
+}
+
+int verb_delete(struct runtime *rt, int argc, char **argv, struct err *err)
+{
+    bool force = false;
+    const struct option opts[] = {
+        {"force", 'f', OPTION_FLAG, &force, NULL,
+         "Forcibly deletes the container if it is still running (uses SIGKILL)"},
+    };
+    int at = verb_parse(rt, opts, ARRAY_LEN(opts), 1, 1, argc, argv, err);
+
+    return at < 0 ? at : delete_one(rt, argv[at], force, err);
+}

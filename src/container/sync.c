@@ -1,0 +1,93 @@
+/* Messages between the runtime and its children; see sync.h. */
+#include "container/sync.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int sync_pair(int ret[2], struct err *err)
+{
+    if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, ret) < 0)
+        return err_sys(err, errno, "socketpair");
+    return 0;
+}
+
+int sync_send(int sock, enum sync_kind kind, int value, const char *text, int fd)
+{
+    struct sync_msg msg = {.kind = kind, .value = value};
+    size_t text_len = text ? strnlen(text, sizeof(msg.text) - 1) : 0;
+    struct iovec iov = {&msg, offsetof(struct sync_msg, text) + text_len + 1};
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr mh = {.msg_iov = &iov, .msg_iovlen = 1};
+
+    if (text_len)
+        memcpy(msg.text, text, text_len);
+    if (fd >= 0) {
+        mh.msg_control = &control;
+        mh.msg_controllen = sizeof(control.space);
+        control.head.cmsg_level = SOL_SOCKET;
+        control.head.cmsg_type = SCM_RIGHTS;
+        control.head.cmsg_len = CMSG_LEN(sizeof(int));
+        memcpy(CMSG_DATA(&control.head), &fd, sizeof(int));
+    }
+    return sendmsg(sock, &mh, MSG_NOSIGNAL) < 0 ? -errno : 0;
+}
+
+void sync_send_error(int sock, const struct err *err)
+{
+    sync_send(sock, SYNC_ERROR, err->code, err->msg, -1);
+}
+
+int sync_recv(int sock, struct sync_msg *ret, int *ret_fd)
+{
+    struct iovec iov = {ret, sizeof(*ret)};
+    union {
+        struct cmsghdr head;
+        char space[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    struct msghdr mh = {.msg_iov = &iov,
+                        .msg_iovlen = 1,
+                        .msg_control = &control,
+                        .msg_controllen = sizeof(control)};
+    struct cmsghdr *c;
+    ssize_t n;
+    int fd = -1;
+
+    memset(ret, 0, sizeof(*ret));
+    do
+        n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
+    while (n < 0 && errno == EINTR);
+    if (n < 0)
+        return -errno;
+    if (n == 0)
+        return -EPIPE;
+    c = CMSG_FIRSTHDR(&mh);
+    if (c && c->cmsg_level == SOL_SOCKET && c->cmsg_type == SCM_RIGHTS &&
+        c->cmsg_len == CMSG_LEN(sizeof(int)))
+        memcpy(&fd, CMSG_DATA(c), sizeof(int));
+    if (ret_fd)
+        *ret_fd = fd;
+    else if (fd >= 0)
+        close(fd);
+    ret->text[sizeof(ret->text) - 1] = '\0';
+    return 0;
+}
+
+int sync_expect(int sock, enum sync_kind kind, struct sync_msg *ret, struct err *err)
+{
+    struct sync_msg own, *msg = ret ? ret : &own;
+    int rc = sync_recv(sock, msg, NULL);
+
+    if (rc < 0)
+        return err_set(err, EPIPE, "the other side of the container's start has gone away");
+    if (msg->kind == SYNC_ERROR)
+        return err_set(err, msg->value > 0 ? msg->value : EIO, "%s", msg->text);
+    if (msg->kind != kind)
+        return err_set(err, EPROTO, "unexpected message %u instead of %d", msg->kind, kind);
+    return 0;
+}
