@@ -65,8 +65,8 @@ void diff_fill(u64 seed, u8 *bytes, size_t len);
 /* Runs the case in this process, on this processor. Returns 0, or -ENOTSUP when the host cannot. Not reentrant. */
 int diff_run_native(const struct diff_case *c, struct diff_result *ret);
 
-/* Runs the case in a guest. 0, or a negative errno when there is no way to (the test is then skipped). The default,
- * a weak symbol, is -ENOSYS. */
+/* Runs the case in a guest. 0, or a negative errno when there is no way to. end.vector is 0xff when it did not end, 0xfe
+ * when the processor shut down or failed. */
 int diff_run_guest(const struct diff_case *c, struct diff_result *ret);
 
 /* NULL if both did the same, else what differs, in a static buffer. */

@@ -71,7 +71,7 @@ bool diff_aim(const struct insn *in, u8 *code, u64 code_addr, u64 target, struct
         u64 disp = in->base == REG_RIP ? target - (code_addr + in->len) : target;
 
         memcpy(code + in->disp_at, &disp, in->disp_len);
-        return true;
+        return in->disp_len == 8 || (u64)(s64)(s32)disp == disp;
     }
     if ((base && *fixed >> in->base & 1) || (index && *fixed >> in->index & 1))
         return false;
@@ -220,7 +220,7 @@ static bool note_effects(struct maker *m, const struct insn *in)
     m->written |= written_by(in);
     if (written_by(in) >> RSP & 1 && f->cls != INSN_PUSH && f->cls != INSN_POP)
         m->stack_lost = true;
-    if (f->cls == INSN_POP && f->opreg_acc && in->rm == RSP)
+    if (f->cls == INSN_POP && !in->has_mem && in->rm == RSP)
         m->stack_lost = true;
     return true;
 }

@@ -71,8 +71,7 @@ static void load_case(ucontext_t *uc, const struct diff_regs *r)
         memcpy(frame + run.mask_at, r->mask, sizeof(r->mask));
 }
 
-/* Parts that are in their initial state are not written by XSAVE. */
-static void store_vectors(const u8 *frame, struct diff_regs *r)
+void native_vectors(const u8 *frame, unsigned mask_at, struct diff_regs *r)
 {
     u64 bv = read64(frame + XSTATE_BV);
 
@@ -90,8 +89,8 @@ static void store_vectors(const u8 *frame, struct diff_regs *r)
     memset(r->mask, 0, sizeof(r->mask));
     if (bv & AVX_BIT)
         memcpy(r->ymm_high, frame + AVX_AT, sizeof(r->ymm_high));
-    if (bv & MASK_BIT)
-        memcpy(r->mask, frame + run.mask_at, sizeof(r->mask));
+    if (bv & MASK_BIT && mask_at)
+        memcpy(r->mask, frame + mask_at, sizeof(r->mask));
 }
 
 static void store_result(const ucontext_t *uc, struct diff_result *res)
@@ -102,7 +101,7 @@ static void store_result(const ucontext_t *uc, struct diff_result *res)
         res->regs.gpr[i] = (u64)g[gregs_of[i]];
     res->regs.rip = (u64)g[REG_RIP];
     res->regs.rflags = (u64)g[REG_EFL];
-    store_vectors((const u8 *)uc->uc_mcontext.fpregs, &res->regs);
+    native_vectors((const u8 *)uc->uc_mcontext.fpregs, run.mask_at, &res->regs);
     res->end.vector = (u8)g[REG_TRAPNO];
     res->end.error = res->end.vector == VEC_PF ? (u32)g[REG_ERR] & 7 : 0;
     res->end.address = res->end.vector == VEC_PF ? (u64)g[REG_CR2] : 0;
@@ -154,10 +153,6 @@ static bool map_at(u64 addr, size_t len, int prot)
 
 static int prepare(void)
 {
-    static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
-    static u8 stack[65536];
-    stack_t ss = {.ss_sp = stack, .ss_size = sizeof(stack)};
-    struct sigaction sa = {.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
     unsigned a, b, c, d;
 
     if (!__builtin_cpu_supports("avx2"))
@@ -169,13 +164,33 @@ static int prepare(void)
         !map_at(DIFF_STACK, DIFF_PAGE, PROT_READ | PROT_WRITE))
         return -ENOTSUP;
     mprotect((void *)(uintptr_t)DIFF_RO_ADDR, DIFF_PAGE, PROT_READ);
-    if (sigaltstack(&ss, NULL))
-        return -errno;
-    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
-        if (sigaction(signals[i], &sa, NULL))
-            return -errno;
     run.ready = true;
     return 0;
+}
+
+static const int signals[] = {SIGTRAP, SIGSEGV, SIGILL, SIGFPE, SIGBUS};
+
+/* The translator has handlers for the same signals: ours are there only while a case runs. */
+struct handlers {
+    struct sigaction action[ARRAY_LEN(signals)];
+    stack_t stack;
+};
+
+static void swap_handlers(const struct handlers *in, struct handlers *ret_old)
+{
+    sigaltstack(&in->stack, ret_old ? &ret_old->stack : NULL);
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        sigaction(signals[i], &in->action[i], ret_old ? &ret_old->action[i] : NULL);
+}
+
+static void own_handlers(struct handlers *ret)
+{
+    static u8 stack[65536];
+
+    ret->stack = (stack_t){.ss_sp = stack, .ss_size = sizeof(stack)};
+    for (size_t i = 0; i < ARRAY_LEN(signals); i++)
+        ret->action[i] =
+            (struct sigaction){.sa_sigaction = on_signal, .sa_flags = SA_SIGINFO | SA_ONSTACK};
 }
 
 bool native_has_masks(void)
@@ -191,6 +206,7 @@ void native_protect(u64 addr, int prot)
 int native_run(const struct diff_case *c, struct diff_result *ret)
 {
     int r = run.ready ? 0 : prepare();
+    struct handlers own, old;
 
     if (r)
         return r;
@@ -198,7 +214,10 @@ int native_run(const struct diff_case *c, struct diff_result *ret)
     memcpy((void *)(uintptr_t)DIFF_CODE, c->code, c->len);
     run.result = ret;
     run.now = c;
+    own_handlers(&own);
+    swap_handlers(&own, &old);
     __asm__ volatile("int3" ::: "memory");
+    swap_handlers(&old, NULL);
     return 0;
 }
 
