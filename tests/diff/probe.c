@@ -89,7 +89,7 @@ static bool page_fault_at(struct probe *p, u64 target)
     return res.end.vector == VEC_PF;
 }
 
-/* SDM says that these fault; AMD's do not. */
+/* Left to the host: processors differ. */
 static bool may_be_misaligned(const struct insn *in)
 {
     return in->form->mnemonic >= ZYDIS_MNEMONIC_SHA1MSG1 &&

@@ -272,9 +272,11 @@ static bool only_outside_64(union form_key k)
     return (k.opcode & 0xf0) == 0x40;
 }
 
-static bool must_be_aligned(union form_key k, const struct insn_form *f)
+/* The SHA instructions are left to the host: SDM wants them aligned, AMD's processors do not. */
+static bool must_be_aligned(union form_key k, const ZydisDecodedInstruction *zi,
+                            const struct insn_form *f)
 {
-    if (!f->mem_acc)
+    if (!f->mem_acc || zi->meta.isa_set == ZYDIS_ISA_SET_SHA)
         return false;
     if (k.enc != ENC_LEGACY)
         return LISTED(vex_aligned, f->mnemonic);
@@ -291,7 +293,7 @@ void insn_classify(union form_key k, const ZydisDecodedInstruction *zi,
     f->need = needed_unit(k, zi, ops);
     f->reads_vec = f->writes_vec = f->reads_vec || f->need != NEED_NONE;
     f->no_64 = only_outside_64(k);
-    f->align = must_be_aligned(k, f);
+    f->align = must_be_aligned(k, zi, f);
     f->lockable = (zi->attributes & ZYDIS_ATTRIB_ACCEPTS_LOCK) && (f->mem_acc & ACC_W);
     f->atomic = zi->mnemonic == MN(XCHG) && f->mem_acc;
     if (f->cls == INSN_NOP || f->cls == INSN_LEA)
