@@ -217,10 +217,8 @@ static void test_single_step(void **state)
     (void)state;
     c.rflags |= FL_TF;
     c.rip = 0x77;
-    c.mode |= MODE_TF;
     c.gpr[RDI] = 0x20ffe;
     c.gpr[RCX] = 4;
-    mock_slow = 0x20000;
     assert_int_equal(run_with(&c, "f3 aa", sys_string), MOCK_NO_FAULT);
     assert_int_equal(c.gpr[RCX], 3);
     assert_int_equal(c.rip, 0x77);

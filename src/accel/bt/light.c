@@ -8,6 +8,7 @@
 #include "accel/bt/cache.h"
 #include "accel/bt/gen.h"
 #include "accel/bt/sys.h"
+#include "accel/bt/sys_fns.h"
 #include "x86/walk.h"
 
 static const struct stub_ret leave = {0, 0};
@@ -270,6 +271,14 @@ static void step_trap(struct cpu *c)
     c->delivering = 0;
 }
 
+/* No trap behind INT and SYSCALL, which clear TF on their way, nor between MOV SS and the next (SDM 3A 6.8.3). */
+static bool steps_over(const struct cpu *c, const struct site *s)
+{
+    bool entered = c->rip_set && !(c->rflags & FL_TF) && s->fn != sys_iret;
+
+    return entered || c->shadow == 2;
+}
+
 struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
 {
     const struct site *s = (const struct site *)rec;
@@ -280,7 +289,7 @@ struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
     s->fn(c, &s->in);
     if (!c->rip_set)
         c->rip = rip_of(c, s->vpc + s->in.len);
-    if (s->tf && !(c->rip_set && c->rip == rip_of(c, s->vpc)))
+    if (s->tf && !steps_over(c, s))
         step_trap(c);
     if (s->ends || c->rip_set)
         return resume(c);

@@ -105,4 +105,8 @@ void sys_iret(struct cpu *c, const struct insn *in)
         iret_protected(c, in->opsize);
     }
     c->nmi_masked = 0;
+    if (c->nmi_pending) { /* one that came in the meantime is looked at again */
+        c->nmi_pending = 0;
+        __atomic_fetch_or(&c->events, VCPU_EV_NMI, __ATOMIC_ACQ_REL);
+    }
 }

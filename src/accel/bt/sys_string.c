@@ -51,7 +51,8 @@ static struct side side_open(struct strop *s, unsigned seg, unsigned reg, bool w
     unsigned len = 0;
     d.lin = seg_linear(c, seg, off, s->size, write);
     d.host = NULL;
-    d.n = c->mode & (MODE_CAREFUL | MODE_ALIGN) ? 0 : reachable(s, seg, off, d.lin);
+    bool one = (c->mode & (MODE_CAREFUL | MODE_ALIGN)) || (c->rflags & FL_TF);
+    d.n = one ? 0 : reachable(s, seg, off, d.lin);
     if (!d.n)
         return d;
     u8 *p = mem_span(c, d.lin, write, &len,
