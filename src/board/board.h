@@ -26,6 +26,7 @@
 #include "device/kick.h"
 #include "device/pci.h"
 #include "loop/timer.h"
+#include "state/set.h"
 
 struct board;
 struct boot_image;
@@ -86,6 +87,11 @@ struct msi_sink board_msi(struct board *b);
  * limit. */
 u64 board_mmio64_base(const struct board *b);
 u64 board_mmio64_len(const struct board *b);
+
+/* Registers the saved state of every fixed device (and of none on the PCI bus) in a set that the board outlives, or
+ * that is emptied with board_remove_state(). Saving and loading want the vCPUs stopped and the timers' loop quiet. */
+int board_add_state(struct board *b, struct state_set *set, struct err *err);
+void board_remove_state(struct board *b, struct state_set *set);
 
 void board_power_button(struct board *b); /* any thread */
 void board_nmi(struct board *b);          /* any thread; not with an irqchip */

@@ -14,6 +14,8 @@
 #include "device/rtc.h"
 #include "device/serial.h"
 
+#define BOARD_STATES (9 + MEMMAP_CPUS)
+
 struct board {
     struct board_config config;
     struct aspace mmio, pio;
@@ -32,6 +34,8 @@ struct board {
     struct ports ports;
     struct pci_host *pci;
     u64 mmio64_base, mmio64_len;
+    struct state_entry state[BOARD_STATES];
+    unsigned nstates;
     struct boot_image *image; /* NULL: nothing opened */
     const char *boot_way;
     bool boot_kaslr; /* the board has randomized addresses */

@@ -25,12 +25,16 @@
 
 static u64 ticks(const struct acpi_pm *p)
 {
-    return (u64)((unsigned __int128)timerq_now(p->q) * ACPI_PM_TIMER_HZ / NS_PER_S);
+    return (u64)((unsigned __int128)(timerq_now(p->q) - p->s.epoch_ns) * ACPI_PM_TIMER_HZ /
+                 NS_PER_S);
 }
 
-static s64 ticks_to_ns(u64 t)
+/* When half period number `half` begins. */
+static s64 half_ns(const struct acpi_pm *p, u64 half)
 {
-    return (s64)(((unsigned __int128)t * NS_PER_S + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ);
+    unsigned __int128 t = (unsigned __int128)half * HALF_PERIOD_TICKS;
+
+    return p->s.epoch_ns + (s64)((t * NS_PER_S + ACPI_PM_TIMER_HZ - 1) / ACPI_PM_TIMER_HZ);
 }
 
 static void update_sci(struct acpi_pm *p)
@@ -42,18 +46,17 @@ static void update_sci(struct acpi_pm *p)
 static void catch_up(struct acpi_pm *p)
 {
     u64 half = ticks(p) / HALF_PERIOD_TICKS;
-    s64 start = ticks_to_ns(half * HALF_PERIOD_TICKS);
 
-    if (start == p->s.overflow_ns)
+    if (half == p->s.half)
         return;
-    p->s.overflow_ns = start;
+    p->s.half = half;
     p->s.status |= PM1_TIMER;
 }
 
 static void arm(struct acpi_pm *p)
 {
     if (p->s.enable & PM1_TIMER)
-        timer_arm(&p->timer, ticks_to_ns((ticks(p) / HALF_PERIOD_TICKS + 1) * HALF_PERIOD_TICKS));
+        timer_arm(&p->timer, half_ns(p, ticks(p) / HALF_PERIOD_TICKS + 1));
     else
         timer_cancel(&p->timer);
 }
@@ -171,7 +174,7 @@ void acpi_pm_reset(struct acpi_pm *p)
 {
     pthread_mutex_lock(&p->lock);
     memset(&p->s, 0, sizeof(p->s));
-    p->s.overflow_ns = ticks_to_ns(ticks(p) / HALF_PERIOD_TICKS * HALF_PERIOD_TICKS);
+    p->s.half = ticks(p) / HALF_PERIOD_TICKS;
     arm(p);
     update_sci(p);
     pthread_mutex_unlock(&p->lock);

@@ -26,7 +26,9 @@
 
 struct acpi_pm_state {
     u16 status, enable, control;
-    s64 overflow_ns; /* start of the timer's current half period (machine's monotonic clock) */
+    s64 epoch_ns; /* when the timer was 0 (machine's monotonic clock) */
+    s64 saved_ns; /* when it was saved (machine's monotonic clock): times move along on loading */
+    u64 half;     /* half periods of the timer that were handled: bit 31 has changed so often */
 };
 
 struct acpi_pm {

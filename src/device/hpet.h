@@ -21,6 +21,7 @@ struct hpet_state {
     u64 config, status;
     u64 counter;  /* when stopped; when running, its value at start_ns */
     s64 start_ns; /* machine's monotonic clock */
+    s64 saved_ns; /* when it was saved (machine's monotonic clock): times move along on loading */
     u64 timer_config[HPET_TIMERS], comparator[HPET_TIMERS], period[HPET_TIMERS];
 };
 

@@ -48,6 +48,7 @@ enum lapic_mode {
 struct lapic_state {
     u64 apic_base; /* IA32_APIC_BASE */
     u64 icr;
+    s64 saved_ns; /* when it was saved (machine's monotonic clock): times move along on loading */
     u64 tsc_deadline; /* in guest TSC ticks, 0: not armed */
     s64 timer_ns;     /* one-shot and periodic: when it expires, TIMER_NEVER: stopped. Machine's
                          monotonic clock */

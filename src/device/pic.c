@@ -334,6 +334,13 @@ void pic_reset(struct pic *p)
     pthread_mutex_unlock(&p->lock);
 }
 
+void pic_resume(struct pic *p)
+{
+    pthread_mutex_lock(&p->lock);
+    update_locked(p);
+    pthread_mutex_unlock(&p->lock);
+}
+
 int pic_map(struct pic *p, struct aspace *pio, struct err *err)
 {
     int rc = aspace_map(pio, &p->io[0], err);

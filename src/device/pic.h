@@ -40,6 +40,8 @@ struct pic {
 void pic_init(struct pic *p, struct irq out);
 void pic_fini(struct pic *p);
 void pic_reset(struct pic *p);
+/* After the state was loaded: sets the output. */
+void pic_resume(struct pic *p);
 int pic_map(struct pic *p, struct aspace *pio, struct err *err);
 /* Input 0..15, for struct irq. opaque is the struct pic. */
 void pic_set(void *opaque, unsigned input, bool level);

@@ -29,9 +29,10 @@ struct pit_channel {
 
 struct pit_state {
     struct pit_channel ch[3];
-    u8 speaker;  /* bit 1 of port 0x61 */
-    u8 refresh;  /* bit 4 of port 0x61 toggles at each read */
-    u8 disabled; /* another timer has taken interrupt 0 (HPET, legacy replacement) */
+    s64 saved_ns; /* when it was saved (machine's monotonic clock): times move along on loading */
+    u8 speaker;   /* bit 1 of port 0x61 */
+    u8 refresh;   /* bit 4 of port 0x61 toggles at each read */
+    u8 disabled;  /* another timer has taken interrupt 0 (HPET, legacy replacement) */
 };
 
 struct pit {

@@ -20,6 +20,7 @@ struct rtc_state {
     s64 offset_s; /* the guest's clock - the host's wall clock */
     s64 next_ns;  /* next periodic interrupt (machine's monotonic clock), TIMER_NEVER: none */
     s64 last_s;   /* the second whose update and alarm were handled last */
+    s64 saved_ns; /* when it was saved (machine's monotonic clock): times move along on loading */
     u8 disabled;  /* another timer has taken interrupt 8 (HPET, legacy replacement) */
 };
 
