@@ -29,6 +29,8 @@ struct accel_intc {
     /* Taken by the accelerator when it sees vcpu_event() flags: INIT and start-up messages. The vector of a pending
      * SIPI, or -1. */
     int (*take_sipi)(void *opaque, unsigned cpu);
+    /* The guest has set its TSC: it is host TSC + offset from now on. TSC deadlines move along. */
+    void (*tsc_moved)(void *opaque, unsigned cpu, s64 offset);
     void *opaque;
 };
 

@@ -53,6 +53,11 @@ static int take_sipi(void *opaque, unsigned cpu)
     return lapic_take_sipi(&b->lapic, cpu);
 }
 
+static void tsc_moved(void *opaque, unsigned cpu, s64 offset)
+{
+    board_set_tsc_offset(opaque, cpu, offset);
+}
+
 struct accel_intc board_intc(struct board *b)
 {
     if (!b->has_intc)
@@ -65,6 +70,7 @@ struct accel_intc board_intc(struct board *b)
         .read_msr = read_msr,
         .write_msr = write_msr,
         .take_sipi = take_sipi,
+        .tsc_moved = tsc_moved,
         .opaque = b,
     };
 }

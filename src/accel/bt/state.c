@@ -55,6 +55,8 @@ int vcpu_state_set(struct vcpu *v, const struct x86_cpu *s, struct err *err)
     *(u32 *)((u8 *)c->xsave + 24) &= 0xffff;
     if (c->m->intc.set_tpr)
         c->m->intc.set_tpr(c->m->intc.opaque, c->index, s->cr8);
+    if (c->m->intc.tsc_moved)
+        c->m->intc.tsc_moved(c->m->intc.opaque, c->index, s->tsc_offset);
     mmu_flush_all(c, true);
     mmu_set_cr3(c, s->cr3, false);
     cpu_update_mode(c);

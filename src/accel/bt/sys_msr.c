@@ -180,10 +180,20 @@ static u64 get_tsc(struct cpu *c, u32 nr)
     return __builtin_ia32_rdtsc() + (u64)c->tsc_offset;
 }
 
+static u64 heavy_tsc_moved(u64 cpu, u64 offset, u64 c3)
+{
+    struct cpu *c = (struct cpu *)cpu;
+    const struct accel_intc *intc = &c->m->intc;
+    if (intc->tsc_moved)
+        intc->tsc_moved(intc->opaque, c->index, (s64)offset);
+    return 0;
+}
+
 static void set_tsc_adjust(struct cpu *c, u32 nr, u64 value)
 {
     c->tsc_offset += (s64)(value - c->msr.tsc_adjust);
     c->msr.tsc_adjust = value;
+    heavy_call(c, heavy_tsc_moved, (u64)c, (u64)c->tsc_offset, 0);
     refresh_clock(c);
 }
 
