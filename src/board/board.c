@@ -160,6 +160,20 @@ static int add_devices(struct board *b, struct err *err)
     return rc ? rc : ports_map(&b->ports, &b->pio, err);
 }
 
+/* What firmware asks for first; more comes when there is firmware. */
+static int add_fw_cfg(struct board *b, struct err *err)
+{
+    u64 ram = b->config.ram->size;
+    u16 cpus = (u16)b->config.cpus;
+    int rc;
+
+    fw_cfg_init(&b->fw_cfg, MEMMAP_PORT_FW_CFG, b->config.ram);
+    rc = fw_cfg_add(&b->fw_cfg, FW_CFG_RAM_SIZE, &ram, sizeof(ram), err);
+    rc = rc ? rc : fw_cfg_add(&b->fw_cfg, FW_CFG_CPUS, &cpus, sizeof(cpus), err);
+    rc = rc ? rc : fw_cfg_add(&b->fw_cfg, FW_CFG_MAX_CPUS, &cpus, sizeof(cpus), err);
+    return rc ? rc : fw_cfg_map(&b->fw_cfg, &b->pio, err);
+}
+
 static int add_pci(struct board *b, struct err *err)
 {
     struct pci_host_config c = {
@@ -190,6 +204,7 @@ static int build(struct board *b, struct err *err)
     rc = rc ? rc : add_devices(b, err);
     if (!rc && b->has_intc && b->config.hpet)
         rc = add_hpet(b, err);
+    rc = rc ? rc : add_fw_cfg(b, err);
     rc = rc ? rc : add_pci(b, err);
     return rc;
 }
@@ -223,6 +238,7 @@ void board_free(struct board *b)
     boot_close(b);
     pci_host_free(b->pci);
     hpet_fini(&b->hpet);
+    fw_cfg_fini(&b->fw_cfg);
     i8042_fini(&b->i8042);
     acpi_pm_fini(&b->pm);
     serial_fini(&b->com1);
@@ -241,6 +257,7 @@ void board_reset(struct board *b)
     pci_host_reset(b->pci);
     if (b->has_hpet)
         hpet_reset(&b->hpet);
+    fw_cfg_reset(&b->fw_cfg);
     i8042_reset(&b->i8042);
     acpi_pm_reset(&b->pm);
     serial_reset(&b->com1);

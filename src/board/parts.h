@@ -4,6 +4,7 @@
 
 #include "board/board.h"
 #include "device/acpi_pm.h"
+#include "device/fw_cfg.h"
 #include "device/hpet.h"
 #include "device/i8042.h"
 #include "device/ioapic.h"
@@ -14,7 +15,7 @@
 #include "device/rtc.h"
 #include "device/serial.h"
 
-#define BOARD_STATES (9 + MEMMAP_CPUS)
+#define BOARD_STATES (10 + MEMMAP_CPUS)
 
 struct board {
     struct board_config config;
@@ -32,6 +33,7 @@ struct board {
     struct acpi_pm pm;
     struct i8042 i8042;
     struct ports ports;
+    struct fw_cfg fw_cfg;
     struct pci_host *pci;
     u64 mmio64_base, mmio64_len;
     struct state_entry state[BOARD_STATES];

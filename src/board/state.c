@@ -48,6 +48,7 @@ int board_add_state(struct board *b, struct state_set *set, struct err *err)
     rc = rc ? rc : add(b, set, &serial_pc_state, 0, &b->com1, err);
     rc = rc ? rc : add(b, set, &acpi_pm_pc_state, 0, &b->pm, err);
     rc = rc ? rc : add(b, set, &i8042_pc_state, 0, &b->i8042, err);
+    rc = rc ? rc : add(b, set, &fw_cfg_pc_state, 0, &b->fw_cfg, err);
     if (rc)
         board_remove_state(b, set);
     return rc;

@@ -7,6 +7,7 @@
 #include "device/pc_state.h"
 
 #include "device/acpi_pm.h"
+#include "device/fw_cfg.h"
 #include "device/hpet.h"
 #include "device/i8042.h"
 #include "device/ioapic.h"
@@ -379,3 +380,15 @@ static int i8042_check(void *opaque, const void *scratch, struct err *err)
 
 const struct pc_state i8042_pc_state = {"i8042",     &i8042_table, offsetof(struct i8042, s),
                                         i8042_check, NULL,         NULL};
+
+/* fw_cfg: the items are the machine's configuration, not its state */
+
+static const struct field fw_cfg_fields[] = {
+    STATE_HEX(struct fw_cfg_state, selected, 1),
+    STATE_UINT(struct fw_cfg_state, offset, 1),
+    STATE_HEX(struct fw_cfg_state, dma_addr, 1),
+};
+static STATE_TABLE(fw_cfg_table, struct fw_cfg_state, 1, fw_cfg_fields);
+
+const struct pc_state fw_cfg_pc_state = {"fw-cfg", &fw_cfg_table, offsetof(struct fw_cfg, s),
+                                         NULL,     NULL,          NULL};

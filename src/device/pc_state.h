@@ -21,6 +21,6 @@ struct pc_state {
 
 extern const struct pc_state pic_pc_state, pit_pc_state, ioapic_pc_state, lapic_pc_state;
 extern const struct pc_state rtc_pc_state, hpet_pc_state, serial_pc_state, acpi_pm_pc_state,
-    i8042_pc_state;
+    i8042_pc_state, fw_cfg_pc_state;
 
 #endif
