@@ -22,7 +22,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SANITIZED_TIERS = ('unit', 'device', 'fault', 'fuzz')
 SANITIZERS = {'sanitize': 'address,undefined', 'tsan': 'thread'}
 BATS_LIMIT_S = 600
-TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *skip\b:? *(.*))?$', re.IGNORECASE)
+TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *(?:skip|todo)\b:? *(.*))?$', re.IGNORECASE)
 
 Case = namedtuple('Case', 'tier name status detail')
 

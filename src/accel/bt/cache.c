@@ -84,11 +84,11 @@ static inline unsigned block_hash(u64 gpa, u64 vpc, u32 mode)
     return h >> 48;
 }
 
-struct block *block_find(struct bt *bt, u64 gpa, u64 vpc, u32 mode)
+struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode)
 {
     struct block *b = bt->cache->bucket[block_hash(gpa, vpc, mode)];
 
-    while (b && !(b->gpa == gpa && b->vpc == vpc && b->mode == mode))
+    while (b && !(b->gpa == gpa && b->vpc == vpc && b->mode == mode && (gpa2 == ANY_GPA || b->gpa2 == gpa2)))
         b = b->hash_next;
     return b;
 }

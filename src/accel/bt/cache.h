@@ -41,7 +41,7 @@ struct site {
     u8 *next;               /* host code behind it in its block */
     sys_fn *fn;
     bool ends;              /* its block ends here */
-    bool tf;                /* single-stepping: #DB behind it */
+    bool watched, tf;       /* look for debug traps behind it; it is being single-stepped */
 };
 
 struct code_page {
@@ -103,7 +103,9 @@ void cache_enter(struct bt *bt, struct vcpu *v);
 void cache_leave(struct bt *bt, struct vcpu *v);
 
 /* All below: with the lock held. */
-struct block *block_find(struct bt *bt, u64 gpa, u64 vpc, u32 mode);
+#define ANY_GPA (~0ull)
+/* gpa2: where the second page of a block that crosses must be, or ANY_GPA. */
+struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode);
 struct block *block_of_host(struct bt *bt, const u8 *rx);  /* the block whose code holds rx, or NULL */
 void block_add(struct bt *bt, struct block *b);
 void link_set(struct bt *bt, struct link *l, struct block *to);

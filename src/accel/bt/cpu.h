@@ -37,6 +37,7 @@ enum cpu_mode {
     MODE_AC = 0x4000,      /* CPL < 3 and (SMAP off or AC set): user pages are reachable */
     MODE_REAL = 0x8000,    /* real or virtual-8086 mode */
     MODE_TSD = 0x20000,    /* CR4.TSD: rdtsc is privileged */
+    MODE_DEBUG = 0x40000,  /* DR7 enables a breakpoint: every access and fetch is compared */
     MODE_NOWINDOW = 0x10000, /* only in block keys: translated without windows, see window.c */
 };
 
@@ -63,6 +64,7 @@ struct cpu {
     struct x86_dtable gdt, idt;
     u64 cr0, cr2, cr3, cr4, xcr0;
     u64 dr[4], dr6, dr7;
+    u64 dr_hits;           /* DR6 bits of watched accesses by the current instruction */
     struct x86_msrs msr;
     s64 tsc_offset;
 

@@ -13,6 +13,7 @@ struct site *gen_site(struct gen *g, sys_fn *fn)
     s->vpc = g->vpc;
     s->fn = fn;
     s->tf = g->b->mode & MODE_TF;
+    s->watched = g->b->mode & (MODE_TF | MODE_DEBUG);
     return s;
 }
 
@@ -27,7 +28,7 @@ void gen_special(struct gen *g, sys_fn *fn, bool ends)
 {
     struct site *s = gen_site(g, fn);
 
-    s->ends = ends || s->tf;
+    s->ends = ends || s->watched;
     gen_stub_call(g, STUB_SPECIAL, s);
     s->next = code_rx(&g->o);
     if (s->ends)

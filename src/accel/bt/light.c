@@ -44,22 +44,30 @@ static u64 heavy_translate(u64 c, u64 vpc, u64 gpa)
     return (u64)translate((struct cpu *)c, vpc, gpa);
 }
 
-/* The block at linear address vpc for the current mode, translated if need be. Raises what the fetch raises. */
-static struct block *block_at(struct cpu *c, u64 vpc)
+static struct block *find_or_translate(struct cpu *c, u64 vpc, u64 gpa, u64 gpa2)
 {
     struct bt *bt = c->vcpu->bt;
-    u64 gpa = mmu_fetch(c, vpc);
 
     cache_lock(bt, c->vcpu);
-    struct block *b = block_find(bt, gpa, vpc, c->mode);
+    struct block *b = block_find(bt, gpa, gpa2, vpc, c->mode);
     if (!b)
         b = (struct block *)heavy_call(c, heavy_translate, (u64)c, vpc, gpa);
     cache_unlock(bt);
     if (!b)
         bt_unwind(c);
-    if (b->crosses)
-        mmu_fetch(c, (vpc | 0xfff) + 1);
     return b;
+}
+
+/* The block at linear address vpc for the current mode, translated if need be. Raises what the fetch raises. */
+static struct block *block_at(struct cpu *c, u64 vpc)
+{
+    u64 gpa = mmu_fetch(c, vpc);
+    struct block *b = find_or_translate(c, vpc, gpa, ANY_GPA);
+
+    if (!b->crosses)
+        return b;
+    u64 gpa2 = mmu_fetch(c, (vpc | 0xfff) + 1);
+    return b->gpa2 == gpa2 ? b : find_or_translate(c, vpc, gpa, gpa2);
 }
 
 static void check_fetch(struct cpu *c, u64 vpc)
@@ -95,6 +103,10 @@ static void look_for_interrupts(struct cpu *c)
         c->vcpu->intr_waiting = false;
         __atomic_fetch_or(&c->events, VCPU_EV_INTR, __ATOMIC_RELAXED);
     }
+    if (c->nmi_pending && !c->nmi_masked) {
+        c->nmi_pending = 0;
+        __atomic_fetch_or(&c->events, VCPU_EV_NMI, __ATOMIC_RELAXED);
+    }
 }
 
 static struct stub_ret resume(struct cpu *c)
@@ -109,8 +121,9 @@ static struct stub_ret resume(struct cpu *c)
         c->shadow = 0;
         return r;
     }
-    if (c->rflags & FL_RF)
-        c->rflags &= ~FL_RF;
+    if ((c->mode & MODE_DEBUG) && !(c->rflags & FL_RF))
+        debug_fetch(c, vpc);
+    c->rflags &= ~FL_RF;
     c->priv[P_S1] = vpc;
     return (struct stub_ret){.host = c->vcpu->jt[vpc & 0xffff]};
 }
@@ -263,9 +276,17 @@ struct stub_ret light_exception(struct cpu *c)
 
 /* --- special instructions --- */
 
-static void step_trap(struct cpu *c)
+/* Traps that follow an instruction: single step, and accesses that a breakpoint watches. */
+static void trap_after(struct cpu *c, bool stepped)
 {
-    c->dr6 |= BIT(14); /* BS */
+    u64 hits = c->dr_hits;
+
+    c->dr_hits = 0;
+    if (c->shadow == 2) /* mov ss: together with the next instruction's */
+        return;
+    if (!stepped && !hits)
+        return;
+    c->dr6 |= (stepped ? DR6_BS : 0) | hits;
     c->delivering = VEC_DB + 1;
     deliver_event(c, VEC_DB, false, 0, DELIVER_FAULT);
     c->delivering = 0;
@@ -289,8 +310,8 @@ struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
     s->fn(c, &s->in);
     if (!c->rip_set)
         c->rip = rip_of(c, s->vpc + s->in.len);
-    if (s->tf && !steps_over(c, s))
-        step_trap(c);
+    if (s->watched)
+        trap_after(c, s->tf && !steps_over(c, s));
     if (s->ends || c->rip_set)
         return resume(c);
     if (c->shadow) { /* sti: the next instruction is in the same block, and nothing is taken before it */
@@ -368,7 +389,8 @@ static void place_access(struct cpu *c, u64 lin, unsigned size, unsigned acc)
     v->access.len[0] = first;
     v->access.len[1] = size - first;
     v->access.mmio = 0;
-    v->access.code = 0;
+    if (c->mode & MODE_DEBUG)
+        debug_access(c, lin, size, write);
     mmu_find(c, lin, write, &p);
     v->access.gpa[0] = p.gpa;
     v->access.mmio |= !p.ram;
@@ -477,8 +499,8 @@ struct stub_ret light_end(struct cpu *c, u64 s1, u64 rec)
     if ((u32)v->bt->cache->stat_invalidated != dead_before) {
         /* It may have been this very block that was written to. */
         c->rip = rip_of(c, s->vpc + s->in.len);
-        if (s->tf)
-            step_trap(c);
+        if (s->watched)
+            trap_after(c, s->tf);
         return resume(c);
     }
     return (struct stub_ret){.host = (u64)s->next};
@@ -520,7 +542,8 @@ void sys_no_unit(struct cpu *c, const struct insn *in)
     if (in->form->mnemonic == ZYDIS_MNEMONIC_FWAIT && (c->cr0 & (CR0_MP | CR0_TS)) != (CR0_MP | CR0_TS))
         return;
     bool os = in->form->need < NEED_SSE ? true
-              : in->form->need == NEED_SSE ? (c->cr4 & CR4_OSFXSR) != 0 : !(c->mode & (MODE_NOAVX | MODE_NOAVX512));
+              : in->form->need == NEED_SSE ? (c->cr4 & CR4_OSFXSR) != 0
+              : !(c->mode & (in->form->need == NEED_AVX ? MODE_NOAVX : MODE_NOAVX512));
 
     if (!os || ((c->cr0 & CR0_EM) && (sse || in->form->need == NEED_MMX)))
         undefined(c);

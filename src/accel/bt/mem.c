@@ -72,6 +72,8 @@ u64 mem_load(struct cpu *c, u64 lin, unsigned size, enum mem_as as)
     u64 value = 0;
 
     check_canonical(c, lin);
+    if ((c->mode & MODE_DEBUG) && as == AS_CPL)
+        debug_access(c, lin, size, false);
     if ((lin & 0xfff) + size <= 4096) {
         struct place p = find(c, lin, false, as);
         return load_within(c, &p, size);
@@ -86,6 +88,8 @@ u64 mem_load(struct cpu *c, u64 lin, unsigned size, enum mem_as as)
 void mem_store(struct cpu *c, u64 lin, unsigned size, u64 value, enum mem_as as)
 {
     check_canonical(c, lin);
+    if ((c->mode & MODE_DEBUG) && as == AS_CPL)
+        debug_access(c, lin, size, true);
     if ((lin & 0xfff) + size <= 4096) {
         struct place p = find(c, lin, true, as);
         store_within(c, &p, size, value);
@@ -146,6 +150,8 @@ void *mem_span(struct cpu *c, u64 lin, bool write, unsigned *ret_len, enum mem_a
 {
     check_canonical(c, lin);
     *ret_len = 4096 - (lin & 0xfff);
+    if (c->mode & (MODE_DEBUG | MODE_TF))
+        return NULL; /* element by element, so that each is compared with the breakpoints */
     if (!write) {
         struct place p = find(c, lin, false, as);
         return p.host;

@@ -66,7 +66,7 @@ void cpu_update_mode(struct cpu *c)
     if (c->cr4 & CR4_TSD)
         mode |= MODE_TSD;
     if (c->dr7 & 0xff)
-        mode |= MODE_CAREFUL;
+        mode |= MODE_DEBUG;
     c->mode = mode;
     mmu_select(c);
 }

@@ -57,13 +57,14 @@ static void store_registers(struct cpu *c, const greg_t *g)
     c->rflags = (c->rflags & ~(u64)FL_ARITH) | ((u64)g[REG_EFL] & FL_ARITH);
 }
 
-static int vector_for(int sig, int trapno, bool careful)
+static int vector_for(const struct cpu *c, int sig, int trapno, bool careful)
 {
     if (sig == SIGSEGV)
         return careful ? VEC_GP : VEC_PF; /* VEC_PF: light_fault() tries again carefully */
     if (sig == SIGILL)
         return VEC_UD;
-    return trapno == 0 ? VEC_DE : trapno == 16 ? VEC_MF : trapno == 17 ? VEC_AC : VEC_XM;
+    return trapno == 0 ? VEC_DE : trapno == 16 ? VEC_MF : trapno == 17 ? VEC_AC
+           : (c->cr4 & CR4_OSXMMEXCPT) ? VEC_XM : VEC_UD;
 }
 
 static void handle(int sig, siginfo_t *info, void *uc)
@@ -88,7 +89,7 @@ static void handle(int sig, siginfo_t *info, void *uc)
     c->rip = b->vpc + offset - ((b->mode & MODE_CODE_MASK) == MODE_CODE64 ? 0 : c->seg[SEG_CS].base);
     if (b->mode & MODE_REAL)
         c->rip &= 0xffff;
-    c->exc_vector = vector_for(sig, (int)g[REG_TRAPNO], careful);
+    c->exc_vector = vector_for(c, sig, (int)g[REG_TRAPNO], careful);
     c->exc_has_error = c->exc_vector == VEC_GP || c->exc_vector == VEC_AC;
     c->exc_error = 0;
     if (sig == SIGSEGV && !careful)

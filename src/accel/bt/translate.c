@@ -80,7 +80,7 @@ static bool is_last(const struct gen *g, const struct insn *in)
 
 static unsigned max_insns(const struct gen *g)
 {
-    return g->b->mode & (MODE_CAREFUL | MODE_TF) ? 1 : BLOCK_INSNS;
+    return g->b->mode & (MODE_CAREFUL | MODE_TF | MODE_DEBUG) ? 1 : BLOCK_INSNS;
 }
 
 /* False: the first instruction cannot be fetched, the exception is set up in *c. */
@@ -304,7 +304,7 @@ static void gen_body(struct gen *g)
         b->map[g->i] = (u32)(g->o.p - g->start) << 12 | g->offset[g->i];
         gen_windows(g);
         gen_insn(g);
-        if (g->b->mode & MODE_TF && !g->ended)
+        if ((g->b->mode & (MODE_TF | MODE_DEBUG)) && !g->ended)
             gen_special(g, sys_step, true);
     }
     if (g->ended)
@@ -324,7 +324,7 @@ static void gen_body(struct gen *g)
 
 static bool is_plain(u32 mode)
 {
-    if (mode & (MODE_CAREFUL | MODE_ALIGN | MODE_TF))
+    if (mode & (MODE_CAREFUL | MODE_ALIGN | MODE_TF | MODE_DEBUG))
         return false;
     if ((mode & MODE_CODE_MASK) == MODE_CODE64)
         return true;

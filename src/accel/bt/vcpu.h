@@ -128,6 +128,11 @@ bool mmu_try(struct cpu *c, u64 lin, struct mmu_page *ret);
 /* Walks for an instruction fetch, raising #PF; fills the exec table. Returns the guest-physical address. Light. */
 u64 mmu_fetch(struct cpu *c, u64 lin);
 
+/* debug.c (light): breakpoints */
+#define DR6_BS BIT(14)
+void debug_fetch(struct cpu *c, u64 lin);  /* raises #DB when an execution breakpoint is at lin */
+void debug_access(struct cpu *c, u64 lin, unsigned size, bool write); /* notes hits in dr_hits */
+
 /* signal.c */
 int signals_init(struct err *err);
 int signals_attach(struct vcpu *v, struct err *err);
