@@ -67,8 +67,8 @@ bool diff_aim(const struct insn *in, u8 *code, u64 code_addr, u64 target, struct
     u64 *index = in->index < X86_GPRS ? &regs->gpr[in->index] : NULL;
     u64 rest = target - (u64)in->disp;
 
-    if (in->disp_len >= 4 && (in->base == REG_RIP || (!base && !index))) {
-        u64 disp = in->base == REG_RIP ? target - (code_addr + in->len) : target;
+    if (in->disp_len >= 4 && (in->base == BASE_RIP || (!base && !index))) {
+        u64 disp = in->base == BASE_RIP ? target - (code_addr + in->len) : target;
 
         memcpy(code + in->disp_at, &disp, in->disp_len);
         return in->disp_len == 8 || (u64)(s64)(s32)disp == disp;

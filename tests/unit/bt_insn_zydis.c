@@ -71,7 +71,7 @@ static unsigned number(ZydisRegister r)
     if (r == ZYDIS_REGISTER_NONE)
         return REG_NONE;
     if (r == ZYDIS_REGISTER_RIP || r == ZYDIS_REGISTER_EIP)
-        return REG_RIP;
+        return BASE_RIP;
     if (r >= ZYDIS_REGISTER_AH && r <= ZYDIS_REGISTER_BH)
         return r - ZYDIS_REGISTER_AH;
     if (r >= ZYDIS_REGISTER_SPL && r <= ZYDIS_REGISTER_R15B)

@@ -294,7 +294,7 @@ void gen_lea(struct gen *g)
     const struct insn *in = g->in;
     struct code *o = &g->o;
 
-    if (in->mode == 64 && in->base != REG_RIP && !reg_hidden(in->base) && !reg_hidden(in->index) && !reg_hidden(in->reg)) {
+    if (in->mode == 64 && in->base != BASE_RIP && !reg_hidden(in->base) && !reg_hidden(in->index) && !reg_hidden(in->reg)) {
         for (unsigned i = 0; i < in->len; i++)
             b1(o, in->bytes[i]);
         return;

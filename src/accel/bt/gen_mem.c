@@ -41,8 +41,8 @@ unsigned gen_address(struct gen *g, const struct insn *in, s32 extra_disp)
     bool based = has_based_segment(g, in) && in->form->cls != INSN_LEA;
 
     g->s2_window = NO_WINDOW;
-    if (in->base == REG_RIP || (in->base == REG_NONE && in->index == REG_NONE)) {
-        u64 at = in->base == REG_RIP ? g->vpc + in->len + disp : (u64)disp;
+    if (in->base == BASE_RIP || (in->base == REG_NONE && in->index == REG_NONE)) {
+        u64 at = in->base == BASE_RIP ? g->vpc + in->len + disp : (u64)disp;
         if (in->addrsize == 4)
             at = (u32)at;
         if (in->addrsize == 2)

@@ -258,7 +258,7 @@ static unsigned mem32(struct insn *in, const struct ext *ext, const struct form_
     at += has_sib;
     in->base = (u8)(low | ext->b << 3);
     if (no_base)
-        in->base = in->mode == 64 && !has_sib ? REG_RIP : REG_NONE;
+        in->base = in->mode == 64 && !has_sib ? BASE_RIP : REG_NONE;
     if (e->flags & ENTRY_VSIB) {
         in->index = (u8)((index | ext->v2 << 4) & e->vvvv_mask);
         in->vsib = true;

@@ -13,7 +13,7 @@
 
 #define INSN_MAX 15
 #define REG_NONE 0xff
-#define REG_RIP 0xfe
+#define BASE_RIP 0xfe
 
 enum insn_map { MAP_1 = 0, MAP_0F = 1, MAP_0F38 = 2, MAP_0F3A = 3, MAP_5 = 5, MAP_6 = 6, MAP_3DNOW = 15 };
 enum insn_enc { ENC_LEGACY, ENC_VEX, ENC_EVEX };
@@ -90,7 +90,7 @@ struct insn {
     u8 mod, reg, rm;  /* reg and rm with the REX/VEX/EVEX extension: 0..15 (31 for EVEX vectors); without ModRM, rm is
                          the register in the low opcode bits */
     u8 vvvv;          /* 0..31, already inverted */
-    u8 base, index, scale; /* of a memory operand: GPR number, REG_NONE or REG_RIP; scale 1, 2, 4, 8 */
+    u8 base, index, scale; /* of a memory operand: GPR number, REG_NONE or BASE_RIP; scale 1, 2, 4, 8 */
     bool vsib;        /* index is a vector register */
     s64 disp;         /* sign-extended; for EVEX already scaled (disp8*N) */
     u64 imm;          /* sign-extended as the instruction does; branch displacement; far pointer: offset */

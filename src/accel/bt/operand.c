@@ -11,7 +11,7 @@ static u64 address_reg(struct cpu *c, const struct insn *in, unsigned reg)
 {
     if (reg == REG_NONE)
         return 0;
-    return reg == REG_RIP ? c->rip + in->len : c->gpr[reg];
+    return reg == BASE_RIP ? c->rip + in->len : c->gpr[reg];
 }
 
 u64 insn_offset(struct cpu *c, const struct insn *in)

@@ -13,10 +13,6 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <ucontext.h>
-
-enum { HOST_RIP = REG_RIP };
-#undef REG_RIP /* insn.h has another meaning for it */
-
 #include "accel/bt/cache.h"
 
 #ifndef SS_AUTODISARM
@@ -72,7 +68,7 @@ static void handle(int sig, siginfo_t *info, void *uc)
     struct vcpu *v = this_vcpu;
     ucontext_t *u = uc;
     greg_t *g = u->uc_mcontext.gregs;
-    const u8 *pc = (const u8 *)g[HOST_RIP];
+    const u8 *pc = (const u8 *)g[REG_RIP];
     struct code_cache *k = v ? v->bt->cache : NULL;
 
     (void)info;
@@ -94,7 +90,7 @@ static void handle(int sig, siginfo_t *info, void *uc)
     c->exc_error = 0;
     if (sig == SIGSEGV && !careful)
         cache_note_fault(v->bt, b, offset);
-    g[HOST_RIP] = (greg_t)stub_address[STUB_FAULT];
+    g[REG_RIP] = (greg_t)stub_address[STUB_FAULT];
 }
 
 int signals_init(struct err *err)
