@@ -1,0 +1,293 @@
+/*
+ * Files of the host under disk images, and what all kinds of block_file share: size, the need to sync.
+ *
+ * Invariants:
+ * 1. Files are never mapped: one that is truncated under us gives -EIO, not SIGBUS.
+ * 2. A sync that failed once fails for ever.
+ *
+ * Any thread. Two writers of one range are the caller's mistake.
+ */
+#include "block/file.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/falloc.h>
+#include <linux/fs.h>
+#include <linux/openat2.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/stat.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+
+#define ZEROS_BYTES (64 * KiB)
+#define IO_BYTES_MAX (1 * GiB) /* of one system call */
+
+/* --- a file of the host --- */
+
+static int host_read(struct block_file *f, void *buf, size_t len, u64 offset)
+{
+    for (size_t done = 0; done < len;) {
+        ssize_t n =
+            pread(f->fd, (u8 *)buf + done, MIN(len - done, IO_BYTES_MAX), (off_t)(offset + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int host_write(struct block_file *f, const void *buf, size_t len, u64 offset)
+{
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pwrite(f->fd, (const u8 *)buf + done, MIN(len - done, IO_BYTES_MAX),
+                           (off_t)(offset + done));
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n ? -errno : -EIO;
+        done += (size_t)n;
+    }
+    return 0;
+}
+
+static int host_zero(struct block_file *f, u64 offset, u64 len, bool hole)
+{
+    static const u8 zeros[ZEROS_BYTES];
+    int mode = FALLOC_FL_KEEP_SIZE | (hole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+
+    if (fallocate(f->fd, mode, (off_t)offset, (off_t)len) == 0)
+        return 0;
+    if (errno != EOPNOTSUPP && errno != ENODEV)
+        return -errno;
+    for (u64 done = 0; done < len;) {
+        size_t part = MIN(len - done, ZEROS_BYTES);
+        int rc = host_write(f, zeros, part, offset + done);
+
+        if (rc)
+            return rc;
+        done += part;
+    }
+    return 0;
+}
+
+static int host_sync(struct block_file *f)
+{
+    return fdatasync(f->fd) ? -errno : 0;
+}
+
+static int host_truncate(struct block_file *f, u64 size)
+{
+    return ftruncate(f->fd, (off_t)size) ? -errno : 0;
+}
+
+static int host_next(struct block_file *f, u64 offset, bool *ret_data, u64 *ret_end)
+{
+    u64 size = f->size;
+    off_t data = lseek(f->fd, (off_t)offset, SEEK_DATA), hole;
+
+    if (data < 0 && errno != ENXIO) { /* a file system or a device that cannot tell */
+        *ret_data = true;
+        *ret_end = size;
+        return 0;
+    }
+    if (data < 0 || (u64)data > offset) {
+        *ret_data = false;
+        *ret_end = data < 0 ? size : MIN((u64)data, size);
+        return 0;
+    }
+    hole = lseek(f->fd, (off_t)offset, SEEK_HOLE);
+    *ret_data = true;
+    *ret_end = hole > (off_t)offset ? MIN((u64)hole, size) : size;
+    return 0;
+}
+
+static void host_close(struct block_file *f)
+{
+    if (f->fd >= 0)
+        close(f->fd); /* lets go of the lock as well */
+    free(f->name);
+    free(f);
+}
+
+static const struct block_file_ops host_ops = {
+    .read = host_read,
+    .write = host_write,
+    .zero = host_zero,
+    .sync = host_sync,
+    .truncate = host_truncate,
+    .next = host_next,
+    .close = host_close,
+};
+
+/* --- opening --- */
+
+int block_file_lock(struct block_file *f, struct err *err)
+{
+    struct flock fl = {.l_type = f->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+
+    if (fcntl(f->fd, F_OFD_SETLK, &fl) == 0)
+        return 0;
+    if (errno == EAGAIN || errno == EACCES)
+        return err_set(err, EBUSY, "%s: in use%s", f->name,
+                       f->readonly ? " by a program that writes to it"
+                                   : "; a machine or another program has it open");
+    return err_sys(err, errno, "%s: cannot lock it", f->name);
+}
+
+static int host_size(struct block_file *f, struct err *err)
+{
+    struct stat st;
+    u64 size;
+
+    if (fstat(f->fd, &st))
+        return err_sys(err, errno, "%s", f->name);
+    f->device = S_ISBLK(st.st_mode);
+    if (S_ISREG(st.st_mode))
+        size = (u64)st.st_size;
+    else if (!f->device)
+        return err_set(err, EINVAL, "%s: neither a regular file nor a block device", f->name);
+    else if (ioctl(f->fd, BLKGETSIZE64, &size))
+        return err_sys(err, errno, "%s: size", f->name);
+    f->size = size;
+    return 0;
+}
+
+static int open_beneath(int dir_fd, const char *path, int flags)
+{
+    struct open_how how = {.flags = (u64)flags, .resolve = RESOLVE_BENEATH | RESOLVE_NO_MAGICLINKS};
+
+    return (int)syscall(SYS_openat2, dir_fd, path, &how, sizeof(how));
+}
+
+int block_file_open(const char *path, const struct block_file_options *o,
+                    struct block_file **ret_file, struct err *err)
+{
+    int flags = (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK;
+    struct block_file *f = calloc(1, sizeof(*f));
+    int rc = 0;
+
+    if (!f)
+        return err_set(err, ENOMEM, "%s: no memory", path);
+    f->fd = -1;
+    if (block_file_init(f, &host_ops, path)) {
+        free(f);
+        return err_set(err, ENOMEM, "%s: no memory", path);
+    }
+    f->readonly = o->readonly;
+    f->fd = o->dir_fd >= 0 ? open_beneath(o->dir_fd, path, flags)
+                           : open(path, flags | (o->create ? O_CREAT : 0), 0644);
+    if (f->fd < 0)
+        rc = err_sys(err, errno, "%s", path);
+    if (!rc)
+        rc = host_size(f, err);
+    if (!rc && !o->shared)
+        rc = block_file_lock(f, err);
+    /* Emptied only once it is known that nobody else uses it. */
+    if (!rc && o->create && !f->device && block_file_truncate(f, 0))
+        rc = err_sys(err, errno, "%s: cannot empty it", path);
+    if (rc) {
+        host_close(f);
+        return rc;
+    }
+    *ret_file = f;
+    return 0;
+}
+
+int block_file_init(struct block_file *f, const struct block_file_ops *ops, const char *name)
+{
+    f->ops = ops;
+    f->name = strdup(name);
+    return f->name ? 0 : -ENOMEM;
+}
+
+void block_file_close(struct block_file *f)
+{
+    if (f)
+        f->ops->close(f);
+}
+
+/* --- what every kind shares --- */
+
+static void grown_to(struct block_file *f, u64 end)
+{
+    u64 size = f->size;
+
+    while (end > size && !atomic_compare_exchange_weak(&f->size, &size, end))
+        ;
+}
+
+int block_file_read(struct block_file *f, void *buf, size_t len, u64 offset)
+{
+    if (!range_fits(offset, len, f->size))
+        return -EIO;
+    return len ? f->ops->read(f, buf, len, offset) : 0;
+}
+
+int block_file_write(struct block_file *f, const void *buf, size_t len, u64 offset)
+{
+    u64 end;
+    int rc;
+
+    if (f->readonly)
+        return -EROFS;
+    if (ADD_OVERFLOWS(offset, len, &end) || end > INT64_MAX)
+        return -EFBIG;
+    f->unsynced = true;
+    rc = f->ops->write(f, buf, len, offset);
+    if (!rc)
+        grown_to(f, end);
+    return rc;
+}
+
+int block_file_zero(struct block_file *f, u64 offset, u64 len, bool hole)
+{
+    u64 end, size = f->size, known = offset < size ? MIN(len, size - offset) : 0;
+    int rc = 0;
+
+    if (f->readonly)
+        return -EROFS;
+    if (ADD_OVERFLOWS(offset, len, &end) || end > INT64_MAX)
+        return -EFBIG;
+    f->unsynced = true;
+    if (known)
+        rc = f->ops->zero(f, offset, known, hole);
+    /* Grown by a byte of ours, not by truncate: that would cut off what others write behind us at this moment. */
+    return rc || end <= size ? rc : block_file_write(f, "", 1, end - 1);
+}
+
+int block_file_sync(struct block_file *f)
+{
+    if (f->sync_failed)
+        return -EIO;
+    if (f->unsafe || !atomic_exchange(&f->unsynced, false))
+        return 0;
+    if (f->ops->sync(f) == 0)
+        return 0;
+    f->sync_failed = true;
+    return -EIO;
+}
+
+int block_file_truncate(struct block_file *f, u64 size)
+{
+    int rc;
+
+    if (f->readonly)
+        return -EROFS;
+    if (f->device)
+        return size <= f->size ? 0 : -ENOSPC;
+    f->unsynced = true;
+    rc = f->ops->truncate(f, size);
+    if (!rc)
+        f->size = size;
+    return rc;
+}
+
+int block_file_next(struct block_file *f, u64 offset, bool *ret_data, u64 *ret_end)
+{
+    return offset < f->size ? f->ops->next(f, offset, ret_data, ret_end) : -ENXIO;
+}
