@@ -1,0 +1,159 @@
+/*
+ * Changes of the header of an image that is in use: its size, with a longer L1 table where that is needed, and the names
+ * of its backing file. The new table is on the medium before the header points to it. Any thread.
+ */
+#include "block/qcow2.h"
+#include <errno.h>
+#include <stdlib.h>
+
+static int write_l1(struct qcow2 *q, const u64 *l1, u32 entries, u64 host, struct err *err)
+{
+    u64 bytes = ALIGN_UP(entries * 8ull, qcow2_cluster(q));
+    auto_free u64 *copy = calloc(1, bytes);
+    int rc;
+
+    if (!copy)
+        return err_set(err, ENOMEM, "%s: no memory", q->fmt.file->name);
+    for (u32 i = 0; i < entries; i++)
+        copy[i] = htobe64(l1[i]);
+    rc = block_file_write(q->fmt.file, copy, bytes, host);
+    if (rc)
+        return err_sys(err, -rc, "%s: cannot write the L1 table", q->fmt.file->name);
+    return qcow2_sync(q, err);
+}
+
+static int move_l1(struct qcow2 *q, u64 *l1, u32 entries, struct err *err)
+{
+    u64 bytes = ALIGN_UP(entries * 8ull, qcow2_cluster(q)), host;
+    u64 old_host = q->h.l1_offset, old_bytes = ALIGN_UP(q->h.l1_entries * 8ull, qcow2_cluster(q));
+    int rc = qcow2_alloc(q, bytes >> q->h.cluster_bits, &host, err);
+
+    if (!rc)
+        rc = qcow2_metadata_mark(q, host, bytes, "L1 table", err);
+    if (!rc)
+        rc = qcow2_flush_locked(q, err); /* its count, and all that it will point to */
+    if (!rc)
+        rc = write_l1(q, l1, entries, host, err);
+    if (!rc)
+        rc = qcow2_header_put96(q, QCOW2_AT_L1_ENTRIES, host, entries, false, err);
+    if (rc)
+        return rc;
+    q->h.l1_offset = host;
+    q->h.l1_entries = entries;
+    if (old_bytes) {
+        qcow2_metadata_unmark(q, old_host, old_bytes);
+        qcow2_release(q, old_host >> q->h.cluster_bits, old_bytes >> q->h.cluster_bits);
+    }
+    return 0;
+}
+
+static int grow_l1(struct qcow2 *q, u64 entries, struct err *err)
+{
+    u64 *l1;
+    int rc;
+
+    if (entries > QCOW2_L1_BYTES_MAX / 8)
+        return err_set(err, EFBIG, "%s: the disk would be too large for its clusters of %llu bytes",
+                       q->fmt.file->name, (unsigned long long)qcow2_cluster(q));
+    l1 = calloc(entries, sizeof(u64));
+    if (!l1 || qcow2_cache_grow(&q->l2s, (u32)entries)) {
+        free(l1);
+        return err_set(err, ENOMEM, "%s: no memory", q->fmt.file->name);
+    }
+    memcpy(l1, q->l1, q->h.l1_entries * sizeof(u64));
+    rc = move_l1(q, l1, (u32)entries, err);
+    if (rc) {
+        free(l1);
+        return rc;
+    }
+    free(q->l1);
+    q->l1 = l1;
+    return 0;
+}
+
+static int resize_locked(struct qcow2 *q, u64 size, struct err *err)
+{
+    u64 span = qcow2_l2_span(q), bytes = qcow2_cluster(q), old = q->h.size, entries;
+    int rc = qcow2_begin(q, err);
+
+    if (rc)
+        return rc;
+    if (size > INT64_MAX - GiB)
+        return err_set(err, EFBIG, "%s: the disk would be too large", q->fmt.file->name);
+    if (q->h.snapshots)
+        return err_set(err, ENOTSUP, "%s: has internal snapshots, which keep its size",
+                       q->fmt.file->name);
+    entries = (size + span - 1) / span;
+    if (entries > q->h.l1_entries)
+        rc = grow_l1(q, entries, err);
+    if (!rc && ALIGN_UP(size, bytes) < old)
+        rc = qcow2_zero_locked(q, ALIGN_UP(size, bytes), old - ALIGN_UP(size, bytes), true, true,
+                               err);
+    if (!rc)
+        rc = qcow2_flush_locked(q, err);
+    if (!rc)
+        rc = qcow2_header_put64(q, QCOW2_AT_SIZE, size, err);
+    if (!rc)
+        rc = qcow2_sync(q, err);
+    if (!rc)
+        q->h.size = q->fmt.size = size;
+    return rc;
+}
+
+int qcow2_resize(struct block_format *f, u64 size, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(f);
+    int rc;
+
+    pthread_mutex_lock(&q->lock);
+    rc = resize_locked(q, size, err);
+    pthread_mutex_unlock(&q->lock);
+    return rc;
+}
+
+static int write_names(struct qcow2 *q, const struct block_format *names, struct err *err)
+{
+    auto_free u8 *cluster = malloc(qcow2_cluster(q));
+    int rc;
+
+    if (!cluster)
+        return err_set(err, ENOMEM, "%s: no memory", q->fmt.file->name);
+    rc = qcow2_begin(q, err);
+    if (!rc)
+        rc = qcow2_header_make(&q->h, names, cluster, err);
+    if (!rc)
+        rc = qcow2_flush_locked(q, err);
+    if (rc)
+        return rc;
+    rc = block_file_write(q->fmt.file, cluster, qcow2_cluster(q), 0);
+    if (rc)
+        return err_sys(err, -rc, "%s: cannot write the header", q->fmt.file->name);
+    return qcow2_sync(q, err);
+}
+
+int qcow2_set_backing(struct block_format *f, const char *name, const char *format, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(f);
+    struct block_format names = {.data_name = f->data_name};
+    int rc;
+
+    names.backing_name = name ? strdup(name) : NULL;
+    names.backing_format = name && format ? strdup(format) : NULL;
+    if ((name && !names.backing_name) || (name && format && !names.backing_format)) {
+        rc = err_set(err, ENOMEM, "%s: no memory", f->file->name);
+    } else {
+        pthread_mutex_lock(&q->lock);
+        rc = write_names(q, &names, err);
+        pthread_mutex_unlock(&q->lock);
+    }
+    if (rc) {
+        free(names.backing_name);
+        free(names.backing_format);
+        return rc;
+    }
+    free(f->backing_name);
+    free(f->backing_format);
+    f->backing_name = names.backing_name;
+    f->backing_format = names.backing_format;
+    return 0;
+}
