@@ -1,0 +1,98 @@
+/*
+ * Any bytes as a qcow2 image: opened, checked, read through, mended, written to. Nothing may crash, hang, or take memory
+ * by a foreign number. What was mended must be whole, and an image that is whole must stay so when it is written to.
+ */
+#include "block/image.h"
+#include "block/qcow2.h"
+#include "block_memory.h"
+#include "fuzz.h"
+
+#define READ_BYTES (64 * KiB)
+#define EXTENTS_MAX 4096
+
+static struct block_image *opened(const u8 *data, size_t size, const struct block_image_options *o)
+{
+    struct memory_file *m = memory_file_new(data, size);
+    struct block_image *image = NULL;
+    struct err err = ERR_INIT;
+
+    if (!m || block_image_from(&m->file, o, &image, &err))
+        return NULL;
+    return image;
+}
+
+static void read_through(struct block_image *image)
+{
+    static u8 buf[READ_BYTES];
+    u64 offset = 0, size = block_image_size(image);
+
+    for (unsigned n = 0; n < EXTENTS_MAX && offset < size; n++) {
+        struct block_image *owner;
+        struct block_extent e;
+        struct err err = ERR_INIT;
+
+        if (block_image_map(image, offset, size - offset, &e, &owner, &err)) {
+            offset += image->fmt->cluster_bytes;
+            continue;
+        }
+        if (!e.len || e.len > size - offset)
+            abort();
+        if (n < 16)
+            block_image_read(image, buf, MIN(e.len, READ_BYTES), offset, &err);
+        offset += e.len;
+    }
+}
+
+static u64 damage(struct block_image *image, enum qcow2_repair repair)
+{
+    struct qcow2_check c = {0};
+
+    return qcow2_check(image->fmt, repair, &c, NULL) ? UINT64_MAX : c.corruptions;
+}
+
+/* Writes here and there; an image without damage must not get any. */
+static void write_to(const u8 *data, size_t size, bool whole)
+{
+    static const struct block_image_options rw = {.format = "qcow2"};
+    struct block_image *image = opened(data, size, &rw);
+    u8 buf[3000];
+    u64 end;
+
+    if (!image)
+        return;
+    end = block_image_size(image);
+    memset(buf, 0x5a, sizeof(buf));
+    for (unsigned n = 0; n < 8 && end > sizeof(buf); n++) {
+        u64 offset = (n * 0x9e3779b97f4a7c15ull) % (end - sizeof(buf));
+
+        block_image_write(image, buf, sizeof(buf), offset, NULL);
+        block_image_zero(image, offset / 2, sizeof(buf), n % 2, NULL);
+        block_image_discard(image, offset / 3, sizeof(buf), NULL);
+    }
+    block_image_flush(image, NULL);
+    if (whole && damage(image, QCOW2_REPAIR_NONE))
+        abort();
+    block_image_close(image);
+}
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
+{
+    static const struct block_image_options ro = {.format = "qcow2", .readonly = true},
+                                            mend = {.format = "qcow2", .repair = true};
+    struct block_image *image = opened(data, size, &ro);
+    bool whole = false;
+
+    if (!image)
+        return 0;
+    whole = !damage(image, QCOW2_REPAIR_NONE);
+    read_through(image);
+    block_image_close(image);
+    write_to(data, size, whole);
+    image = opened(data, size, &mend);
+    if (image) {
+        if (!damage(image, QCOW2_REPAIR_ALL) && damage(image, QCOW2_REPAIR_NONE))
+            abort();
+        block_image_close(image);
+    }
+    return 0;
+}
