@@ -172,7 +172,8 @@ int qcow2_table_write(struct qcow2 *q, struct qcow2_cache *c, struct qcow2_table
 u64 qcow2_count_get(const void *block, u32 order, u64 index);
 void qcow2_count_set(void *block, u32 order, u64 index, u64 value);
 int qcow2_refcount(struct qcow2 *q, u64 cluster, u64 *ret_count, struct err *err);
-int qcow2_refcount_add(struct qcow2 *q, u64 cluster, s64 delta, struct err *err);
+int qcow2_refcount_set(struct qcow2 *q, u64 cluster, u64 count, struct err *err);
+int qcow2_refcount_add(struct qcow2 *q, u64 cluster, int delta, struct err *err);
 /* n clusters side by side, each with refcount one. */
 int qcow2_alloc(struct qcow2 *q, u64 n, u64 *ret_host, struct err *err);
 /* For clusters that the medium never referred to. */

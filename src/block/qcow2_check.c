@@ -367,7 +367,7 @@ static int compare_one(struct walk *w, u64 cluster, bool mend_leaks, struct err 
         return rc;
     if (is > should && mend_leaks) {
         w->c->leaks_fixed++;
-        return qcow2_refcount_add(w->q, cluster, (s64)(should - is), err);
+        return qcow2_refcount_set(w->q, cluster, should, err);
     }
     fault(w, is > should, "cluster at 0x%llx: refcount %llu, but %llu references",
           (unsigned long long)cluster << w->q->h.cluster_bits, (unsigned long long)is,

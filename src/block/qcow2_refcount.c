@@ -256,34 +256,36 @@ static int block_for(struct qcow2 *q, u64 index, struct err *err)
     return new_block(q, index, err);
 }
 
-int qcow2_refcount_add(struct qcow2 *q, u64 cluster, s64 delta, struct err *err)
+int qcow2_refcount_set(struct qcow2 *q, u64 cluster, u64 count, struct err *err)
 {
-    u64 index = cluster >> q->rb_bits, within = cluster & (BIT(q->rb_bits) - 1), count;
-    u64 max = q->h.refcount_order == 6 ? UINT64_MAX : BIT(1u << q->h.refcount_order) - 1;
+    u64 index = cluster >> q->rb_bits, within = cluster & (BIT(q->rb_bits) - 1);
     u32 bit = (u32)within << q->h.refcount_order;
     struct qcow2_table *block;
-    int rc = 0;
+    int rc = block_for(q, index, err);
 
-    if (delta > 0)
-        rc = block_for(q, index, err);
-    else if (index >= q->reftable_entries || !q->reftable[index])
-        rc = err_set(err, EIO, "%s: qcow2 cluster 0x%llx has no refcount", q->fmt.file->name,
-                     (unsigned long long)cluster << q->h.cluster_bits);
     if (!rc)
         rc = block_at(q, index, &block, err);
     if (rc)
         return rc;
-    count = qcow2_count_get(block->entries, q->h.refcount_order, within);
-    if (delta < 0 ? count < (u64)-delta : count > max - (u64)delta)
-        return err_set(err, EIO, "%s: qcow2 refcount of cluster 0x%llx is wrong (%llu)",
-                       q->fmt.file->name, (unsigned long long)cluster << q->h.cluster_bits,
-                       (unsigned long long)count);
-    count += (u64)delta;
     qcow2_count_set(block->entries, q->h.refcount_order, within, count);
     qcow2_table_dirty(&q->blocks, block, bit / 8, (bit + (1u << q->h.refcount_order) - 1) / 8 + 1);
     if (!count && cluster < q->first_free)
         q->first_free = cluster;
     return 0;
+}
+
+int qcow2_refcount_add(struct qcow2 *q, u64 cluster, int delta, struct err *err)
+{
+    u64 max = q->h.refcount_order == 6 ? UINT64_MAX : BIT(1u << q->h.refcount_order) - 1, count;
+    int rc = qcow2_refcount(q, cluster, &count, err);
+
+    if (rc)
+        return rc;
+    if (delta < 0 ? count < (u64)-delta : count > max - (u64)delta)
+        return err_set(err, EIO, "%s: qcow2 refcount of cluster 0x%llx is wrong (%llu)",
+                       q->fmt.file->name, (unsigned long long)cluster << q->h.cluster_bits,
+                       (unsigned long long)count);
+    return qcow2_refcount_set(q, cluster, count + (u64)(s64)delta, err);
 }
 
 /* --- taking and giving back --- */
