@@ -51,6 +51,8 @@ int process_begin(struct init *in, struct err *err)
     umask(0);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return err_sys(err, errno, "prctl");
+    if (task_raise_limits(p, err) < 0)
+        return -err->code;
     if (p->has_oom) {
         snprintf(text, sizeof(text), "%d", p->oom_score);
         rc = procfs_write(in->procfd, "self/oom_score_adj", text);
@@ -208,8 +210,8 @@ int process_become(struct init *in, struct err *err)
     umask(p->has_umask ? p->umask : 0022);
     /* As root first: the directory may be closed to the user. Then as the user: root may be squashed. */
     enter_cwd(p->cwd, &first);
-    if (caps_read_own(&own, err) < 0 || limit_caps(in, &own, err) < 0 || set_ids(in, err) < 0 ||
-        keep_for_finish(in, &own, err) < 0)
+    if (task_set_limits(p, err) < 0 || caps_read_own(&own, err) < 0 ||
+        limit_caps(in, &own, err) < 0 || set_ids(in, err) < 0 || keep_for_finish(in, &own, err) < 0)
         return -err->code;
     if (first.code && enter_cwd(p->cwd, err) < 0)
         return -err->code;

@@ -19,7 +19,13 @@ int process_finish(struct init *in, int *ret_listener, struct err *err);
 /* execve. Returns only on failure. */
 int process_exec(struct init *in, struct err *err);
 
-/* task.c: set from outside by the runtime, which has more rights: rlimits, scheduler, I/O priority, affinity. */
+/*
+ * task.c: limits are set in two steps. While we still have the host's rights the hard limits are raised to what
+ * is asked for; right before the program they take their values, so that a low one does not hit our own work.
+ */
+int task_raise_limits(const struct spec_process *p, struct err *err);
+int task_set_limits(const struct spec_process *p, struct err *err);
+/* task.c: set from outside by the runtime, which has more rights: scheduler, I/O priority. */
 int task_apply(const struct spec_process *p, int pid, struct err *err);
 /* task.c: set by the process itself: personality, memory policy. */
 int task_apply_self(const struct spec *s, struct err *err);

@@ -24,25 +24,51 @@ struct sched_attr_v0 {
 };
 
 /* Raising a hard limit takes CAP_SYS_RESOURCE. Without it the container gets the highest we may give. */
-static int set_rlimit(const struct spec_rlimit *r, int pid, struct err *err)
+static int raise_limit(const struct spec_rlimit *r, struct err *err)
 {
-    struct rlimit want = {r->soft, r->hard}, have;
+    struct rlimit have, want;
 
-    if (prlimit(pid, r->resource, &want, NULL) == 0)
-        return 0;
-    if (errno != EPERM || prlimit(pid, r->resource, NULL, &have) < 0)
+    if (getrlimit((__rlimit_resource_t)r->resource, &have) < 0)
         return err_sys(err, errno, "error setting rlimit type %s", r->name);
-    if (want.rlim_max <= have.rlim_max)
-        return err_sys(err, EPERM, "error setting rlimit type %s", r->name);
+    if (r->hard <= have.rlim_max)
+        return 0;
+    want = (struct rlimit){have.rlim_cur, r->hard};
+    if (setrlimit((__rlimit_resource_t)r->resource, &want) == 0)
+        return 0;
+    if (errno != EPERM)
+        return err_sys(err, errno, "error setting rlimit type %s", r->name);
     report(REPORT_WARN,
            "%s: raising the hard limit from %llu to %llu is not permitted (CAP_SYS_RESOURCE is "
-           "missing); the container gets %llu",
-           r->name, (unsigned long long)have.rlim_max, (unsigned long long)want.rlim_max,
+           "missing); "
+           "the container gets %llu",
+           r->name, (unsigned long long)have.rlim_max, (unsigned long long)r->hard,
            (unsigned long long)have.rlim_max);
-    want.rlim_max = have.rlim_max;
-    want.rlim_cur = MIN(want.rlim_cur, have.rlim_max);
-    if (prlimit(pid, r->resource, &want, NULL) < 0)
-        return err_sys(err, errno, "error setting rlimit type %s", r->name);
+    return 0;
+}
+
+int task_raise_limits(const struct spec_process *p, struct err *err)
+{
+    for (size_t i = 0; i < p->rlimit_count; i++)
+        if (raise_limit(&p->rlimits[i], err) < 0)
+            return -err->code;
+    return 0;
+}
+
+int task_set_limits(const struct spec_process *p, struct err *err)
+{
+    for (size_t i = 0; i < p->rlimit_count; i++) {
+        const struct spec_rlimit *r = &p->rlimits[i];
+        struct rlimit limit;
+
+        if (r->soft > r->hard)
+            return err_set(err, EINVAL, "rlimit %s: the soft limit is above the hard one", r->name);
+        if (getrlimit((__rlimit_resource_t)r->resource, &limit) < 0)
+            return err_sys(err, errno, "error setting rlimit type %s", r->name);
+        limit.rlim_max = MIN((rlim_t)r->hard, limit.rlim_max);
+        limit.rlim_cur = MIN((rlim_t)r->soft, limit.rlim_max);
+        if (setrlimit((__rlimit_resource_t)r->resource, &limit) < 0)
+            return err_sys(err, errno, "error setting rlimit type %s", r->name);
+    }
     return 0;
 }
 
@@ -109,9 +135,6 @@ int task_set_cpus(int pid, const char *list, struct err *err)
 
 int task_apply(const struct spec_process *p, int pid, struct err *err)
 {
-    for (size_t i = 0; i < p->rlimit_count; i++)
-        if (set_rlimit(&p->rlimits[i], pid, err) < 0)
-            return -err->code;
     if (set_scheduler(&p->scheduler, pid, err) < 0)
         return -err->code;
     if (p->has_ioprio && syscall(SYS_ioprio_set, 1 /* IOPRIO_WHO_PROCESS */, pid, p->ioprio) < 0)
