@@ -19,24 +19,29 @@ static const char *base_name(const char *path)
     return slash ? slash + 1 : path;
 }
 
-static int bind_group(const struct mount_plan *plan, const char *path, int target, struct err *err)
+/* 1: bound. 0: there is no such group, which only an unprivileged runtime may find (cgroup_make). */
+static int bind_group(const struct init *in, const struct mount_plan *plan, const char *path,
+                      int target, struct err *err)
 {
     auto_close int tree = mount_clone_tree(path, false);
 
+    if (tree == -ENOENT && in->state->cgroup.rootless)
+        return 0;
     if (tree < 0)
         return err_sys(err, -tree, "bind the cgroup %s", path);
     if (mount_attach(tree, target, path, err) < 0)
         return -err->code;
-    return mount_apply(tree, &plan->opts, err);
+    return mount_apply(tree, &plan->opts, err) < 0 ? -err->code : 1;
 }
 
 static int mount_v2(struct init *in, const struct mount_plan *plan, int target, struct err *err)
 {
     const struct cgroup_dir *d = cgroup_v2(&in->state->cgroup);
     auto_close int tree = -1;
+    int rc = d ? bind_group(in, plan, d->path, target, err) : 0;
 
-    if (d)
-        return bind_group(plan, d->path, target, err);
+    if (rc)
+        return MIN(rc, 0);
     /* No group of our own (rootless without delegation): a mount if the namespaces allow one. */
     tree = mount_new_fs("cgroup2", "cgroup", &plan->opts, err);
     return tree < 0 ? tree : mount_attach(tree, target, "cgroup2", err);
@@ -77,7 +82,7 @@ static int mount_v1(struct init *in, const struct mount_plan *plan, int target, 
         dir = path_open_nolinks(root, name, O_PATH | O_DIRECTORY);
         if (dir < 0)
             return err_sys(err, -dir, "open the cgroup mount point %s", name);
-        if (bind_group(plan, cg->dirs[i].path, dir, err) < 0 ||
+        if (bind_group(in, plan, cg->dirs[i].path, dir, err) < 0 ||
             link_controllers(root, name, err) < 0)
             return -err->code;
     }

@@ -34,11 +34,30 @@
 #include "container/sync.h"
 #include "container/sys.h"
 
+static int wait_for(struct init *in, u32 kind, struct err *err)
+{
+    struct sync_msg msg;
+
+    do {
+        if (sync_recv(in->sync, &msg, NULL) < 0)
+            return err_set(err, EPIPE, "the runtime has gone away");
+        in->cgroups_told |= msg.kind == SYNC_CGROUPS;
+    } while (msg.kind != kind);
+    return 0;
+}
+
+int init_ask(struct init *in, int question, struct err *err)
+{
+    if (sync_send(in->sync, (enum sync_kind)question, 0, NULL, -1) < 0)
+        return err_set(err, EPIPE, "the runtime has gone away");
+    return wait_for(in, SYNC_GO, err);
+}
+
 int init_wait_cgroups(struct init *in, struct err *err)
 {
     if (in->cgroups_done)
         return 0;
-    if (sync_expect(in->sync, SYNC_CGROUPS, NULL, err) < 0)
+    if (!in->cgroups_told && wait_for(in, SYNC_CGROUPS, err) < 0)
         return -err->code;
     in->cgroups_done = true;
     if (spec_new_ns(in->spec, NS_CGROUP) && unshare(CLONE_NEWCGROUP) < 0)
@@ -129,9 +148,8 @@ static int build(struct init *in, struct err *err)
     if (runtime_waits_for_mounts(in->spec)) {
         if (init_wait_cgroups(in, err) < 0)
             return -err->code;
-        if (sync_send(in->sync, SYNC_MOUNTED, 0, NULL, -1) < 0 ||
-            sync_expect(in->sync, SYNC_GO, NULL, err) < 0)
-            return err->code ? -err->code : err_set(err, EPIPE, "the runtime has gone away");
+        if (init_ask(in, SYNC_MOUNTED, err) < 0)
+            return -err->code;
     }
     return run_own_hooks(in, HOOK_CREATE_CONTAINER, STATUS_CREATING, err);
 }
@@ -236,8 +254,7 @@ void init_main(struct init *in)
         sync_send_error(in->sync, &err);
         _exit(1);
     }
-    if (sync_send(in->sync, SYNC_READY, 0, NULL, -1) < 0 ||
-        sync_expect(in->sync, SYNC_GO, NULL, &err) < 0)
+    if (init_ask(in, SYNC_READY, &err) < 0)
         _exit(1);
     prctl(PR_SET_PDEATHSIG, 0);
     if (in->listen >= 0) {

@@ -29,7 +29,7 @@ struct init {
     int notify_dir;           /* clone of the sd_notify directory, -1 */
     int root;                 /* the container's root once it is mounted */
     u32 preserve_fds;
-    bool no_pivot, no_new_keyring, cgroups_done, privileged;
+    bool no_pivot, no_new_keyring, cgroups_told, cgroups_done, privileged;
 };
 
 /* The whole life of a container's init; never returns. */
@@ -46,7 +46,9 @@ int device_make_all(struct init *in, struct err *err);
 /* cgroup_mount.c: what stands for a mount of type cgroup. */
 int cgroup_mount(struct init *in, const struct spec_mount *m, const struct mount_plan *plan,
                  int target, struct err *err);
-/* Waits for the runtime to have put us into our cgroups, once. */
+/* Waits for the runtime to have put us into our cgroups, once; then makes the cgroup namespace. */
 int init_wait_cgroups(struct init *in, struct err *err);
+/* Asks the runtime and waits for GO. News about the cgroups may come first and is remembered. */
+int init_ask(struct init *in, int question, struct err *err);
 
 #endif

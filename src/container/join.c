@@ -104,10 +104,7 @@ static int become_root(struct err *err)
 
 static int get_mapped(struct init *in, struct err *err)
 {
-    if (sync_send(in->sync, SYNC_MAP_ME, 0, NULL, -1) < 0 ||
-        sync_expect(in->sync, SYNC_GO, NULL, err) < 0)
-        return err->code ? -err->code : err_set(err, EPIPE, "the runtime has gone away");
-    return become_root(err);
+    return init_ask(in, SYNC_MAP_ME, err) < 0 ? -err->code : become_root(err);
 }
 
 static int enter_user_ns(struct init *in, struct err *err)
