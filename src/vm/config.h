@@ -6,7 +6,7 @@
 #define VM_CONFIG_H
 
 #include "base/err.h"
-#include <netinet/in.h>
+#include "net/netport.h"
 
 #define VM_CPUS_MAX 32
 #define VM_MEMORY_MIN (2 * MiB)
@@ -22,19 +22,12 @@ struct vm_disk_config {
     char serial[VM_DISK_SERIAL_LEN + 1]; /* empty: none */
 };
 
-/* A port of the host that leads to one of the guest's (user-mode network). */
-struct vm_hostfwd {
-    bool udp;
-    struct in_addr host_addr, guest_addr; /* guest_addr 0.0.0.0: the first address that DHCP gave */
-    u16 host_port, guest_port;
-};
-
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 
 struct vm_net_config {
     enum vm_net_kind kind;
     char ifname[16]; /* tap */
-    struct vm_hostfwd fwd[VM_HOSTFWDS];
+    struct net_hostfwd fwd[VM_HOSTFWDS];
     unsigned nfwds;
 };
 

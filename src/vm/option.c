@@ -359,7 +359,8 @@ const struct vm_option vm_options[] = {
      print_root},
     {"serial", 's', "WHERE", "first serial port: stdio, file:PATH, unix:PATH or null (stdio)",
      parse_serial, print_serial},
-    {"trace", 't', "LIST", "trace points to switch on, separated by commas", parse_trace,
+    {"trace", 't', "LIST",
+     "trace points to switch on, patterns with commas between; help lists them", parse_trace,
      print_trace},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };

@@ -42,7 +42,7 @@ static int parse_endpoint(char *text, struct in_addr *ret_addr, u16 *ret_port, s
 static int parse_hostfwd(struct vm_net_config *n, char *text, struct err *err)
 {
     static const char *const protocols[] = {"tcp", "udp", NULL};
-    struct vm_hostfwd f = {0};
+    struct net_hostfwd f = {0};
     unsigned protocol = 0;
     char *host = strchr(text, ':'), *guest;
 
