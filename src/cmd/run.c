@@ -5,19 +5,23 @@
 #include "cmd/status.h"
 #include "cmd/verb.h"
 #include "vm/option.h"
+#include "vm/trace.h"
+#include "vm/vm.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 
 #define RUN_OPTIONS 32
 
-enum { OWN_DUMP_CONFIG, OWN_HELP, OWN_COUNT };
+enum { OWN_DUMP_CONFIG, OWN_HELP, OWN_REPORT, OWN_COUNT };
 
 /* The options of the verb itself, in front of the machine's; sorted into them for the help text. */
 static const struct args_spec own[OWN_COUNT] = {
     [OWN_DUMP_CONFIG] = {"dump-config", 0, NULL,
                          "print the configuration as options, one a line, and end"},
     [OWN_HELP] = {"help", 'h', NULL, "show this help"},
+    [OWN_REPORT] = {"report", 0, NULL,
+                    "at the end, say which accelerator ran, why, and how long booting took"},
 };
 
 static const struct args_spec *options(void)
@@ -33,7 +37,7 @@ static const struct args_spec *options(void)
 
 struct request {
     struct vm_config config;
-    bool dump, help;
+    bool dump, help, report, list_traces;
 };
 
 static int read_option(struct request *r, int index, const char *value, struct err *err)
@@ -44,6 +48,10 @@ static int read_option(struct request *r, int index, const char *value, struct e
     }
     if (index == OWN_HELP) {
         r->help = true;
+        return 0;
+    }
+    if (index == OWN_REPORT) {
+        r->report = true;
         return 0;
     }
     const struct vm_option *o = &vm_options[index - OWN_COUNT];
@@ -79,7 +87,68 @@ static int read_request(struct request *r, char **argv, struct err *err)
     const char *root = getenv("TRAPEZE_ROOT");
     if (!r->config.root && root && *root && !(r->config.root = strdup(root)))
         return err_sys(err, ENOMEM, "cannot keep the folder's name");
-    return r->help || r->dump ? 0 : vm_config_check(&r->config, err);
+    r->list_traces = r->config.trace && !strcmp(r->config.trace, "help");
+    if (r->help || r->dump || r->list_traces)
+        return 0;
+    if (r->config.trace && trace_enable(vm_traces, r->config.trace, err))
+        return err_wrap(err, "--trace ('--trace help' lists them)");
+    return vm_config_check(&r->config, err);
+}
+
+/* For --report: one line each, on standard error, after the guest's last output. */
+static void print_report(const struct vm_report *report)
+{
+    fprintf(stderr, "trapeze: accelerator %s\n", report->why);
+    if (report->first_user_ns >= 0)
+        fprintf(stderr, "trapeze: first user program after %.3f s\n",
+                (double)report->first_user_ns / 1e9);
+}
+
+static int status_of(const struct vm_report *report)
+{
+    switch (report->end) {
+    case VM_END_POWEROFF:
+        return STATUS_OK;
+    case VM_END_PANIC:
+        return STATUS_PANIC;
+    case VM_END_TRIPLE:
+        return STATUS_TRIPLE;
+    case VM_END_DEBUG_EXIT:
+        return report->code;
+    case VM_END_STOPPED:
+        return STATUS_STOPPED;
+    case VM_END_FAILED:
+        return STATUS_HOST;
+    }
+    return STATUS_HOST;
+}
+
+static void explain(const struct vm_report *report)
+{
+    if (report->end == VM_END_PANIC)
+        fputs("trapeze: the guest panicked\n", stderr);
+    if (report->end == VM_END_TRIPLE)
+        fputs("trapeze: triple fault: a processor of the guest shut down\n", stderr);
+}
+
+static int run_machine(const struct request *r)
+{
+    struct vm_report report = {.end = VM_END_FAILED};
+    struct err err = ERR_INIT;
+    struct vm *vm = NULL;
+
+    int rc = vm_new(&r->config, &vm, &err);
+    if (!rc)
+        rc = vm_run(vm, &report, &err);
+    vm_free(vm); /* the terminal is itself again before we say anything */
+    if (rc) {
+        fprintf(stderr, "trapeze run: %s\n", err.msg);
+        return STATUS_HOST;
+    }
+    explain(&report);
+    if (r->report)
+        print_report(&report);
+    return status_of(&report);
 }
 
 static int run(const struct verb *self, char **argv)
@@ -94,9 +163,10 @@ static int run(const struct verb *self, char **argv)
         verb_print_help(self, stdout);
     } else if (r.dump) {
         vm_options_print(&r.config, stdout);
+    } else if (r.list_traces) {
+        trace_print_names(vm_traces, stdout);
     } else {
-        fprintf(stderr, "trapeze run: running a machine is not built yet\n");
-        status = STATUS_HOST;
+        status = run_machine(&r);
     }
     vm_config_fini(&r.config);
     return status;

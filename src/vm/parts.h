@@ -1,0 +1,99 @@
+/* What the files of a machine share. The machine's users see vm.h only. */
+#ifndef VM_PARTS_H
+#define VM_PARTS_H
+
+#include "accel/accel.h"
+#include "block/block.h"
+#include "board/board.h"
+#include "loop/loop.h"
+#include "net/netport.h"
+#include "vm/sandbox.h"
+#include "vm/stream.h"
+#include "vm/terminal.h"
+#include "vm/vm.h"
+#include <pthread.h>
+#include <stdatomic.h>
+
+enum vm_want { VM_WANT_STOP, VM_WANT_RUN, VM_WANT_QUIT };
+
+struct vm_cpu {
+    struct vm *vm;
+    unsigned index;
+    struct vcpu *vcpu;
+    pthread_t thread;
+    bool started;
+    /* Written while the thread is parked: the state to take before running on. */
+    struct x86_cpu *state;
+    bool load;
+    /* Of a VCPU_FAILED or a failed start; read after the thread is parked. */
+    struct err err;
+};
+
+struct vm {
+    const struct vm_config *config;
+    struct vm_report report;
+    bool ended;
+    s64 start_ns;
+    struct sandbox *sandbox;
+    struct terminal terminal;
+    struct loop *loop;
+    struct loop_fd signals;
+    bool button_pressed; /* SIGTERM came once */
+
+    struct gmem ram;
+    bool has_ram;
+    struct cpu_model model;
+    struct board *board;
+    struct stream *serial;
+    int debug_fd; /* where the debug console writes */
+    struct block_engine *engine;
+    struct block *disk[VM_DISKS];
+    struct netport *net[VM_NETS];
+    struct virtio *console;
+
+    const struct accel_ops *ops;
+    struct accel_machine machine;
+    struct accel *accel;
+    struct vm_cpu cpu[VM_CPUS_MAX];
+    unsigned ncpus; /* vCPUs made */
+
+    pthread_mutex_t lock; /* protects want, parked and cpu[].load; vCPU threads wait on `go` */
+    pthread_cond_t go, stopped;
+    enum vm_want want;
+    unsigned parked; /* threads that are not in vcpu_run */
+    bool paused;
+
+    /* Set by devices in any thread, taken by the main loop. */
+    atomic_uint events; /* BIT(enum machine_event) */
+    atomic_int exit_code;
+    atomic_llong first_user_ns;
+};
+
+/* Building, in the order of the calls (build.c). */
+int vm_build_devices(struct vm *vm, struct err *err);
+void vm_free_devices(struct vm *vm);
+s64 vm_now_ns(void);
+
+/* vCPU threads (vcpu.c). */
+int vm_cpus_new(struct vm *vm, struct err *err); /* makes the vCPUs, starts their threads, parked */
+void vm_cpus_free(struct vm *vm);                /* ends the threads */
+void vm_cpus_stop(struct vm *vm);                /* returns when all are parked */
+void vm_cpus_go(struct vm *vm);
+void vm_cpus_interrupt(struct vm *vm); /* any thread: makes all leave vcpu_run */
+int vm_cpus_failed(struct vm *vm,
+                   struct err *err); /* the error of a vCPU that failed, all parked; 0: none */
+/* The state every vCPU starts from; all parked. */
+int vm_cpus_load(struct vm *vm, const struct x86_cpu *boot, struct err *err);
+
+/* What devices report (event.c). */
+void vm_machine_event(void *opaque, enum machine_event event, int value);
+void vm_take_events(void *opaque);
+void vm_debug_byte(void *opaque, u8 byte);
+void vm_cpu_ended(struct vm *vm, enum vcpu_exit exit);
+
+/* Signals to the process (signal.c). */
+void vm_signals_block(void);
+int vm_signals_start(struct vm *vm, struct err *err);
+void vm_key(void *opaque, char key);
+
+#endif

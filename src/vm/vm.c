@@ -1,0 +1,231 @@
+/*
+ * A machine's life cycle.
+ *
+ *   vm_new --> built --vm_run--> running <--> paused
+ *                                   |  \--reset--> running
+ *                                   \--> ended --> vm_free
+ *
+ * Order of building: what may fail for a wrong name first, the accelerator last; freeing goes backwards.
+ * Threads: all of it in the main one.
+ */
+#include "vm/vm.h"
+
+#include "device/virtio_console.h"
+#include "vm/parts.h"
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+#include <unistd.h>
+
+s64 vm_now_ns(void)
+{
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    return now.tv_sec * NS_PER_S + now.tv_nsec;
+}
+
+static bool wants_sockets(const struct vm_config *c)
+{
+    bool wants = !c->nnets;
+
+    for (unsigned i = 0; i < c->nnets; i++)
+        wants |= c->net[i].kind == VM_NET_USER;
+    return wants;
+}
+
+static int open_kernel(struct vm *vm, struct err *err)
+{
+    struct board_kernel kernel = {
+        .kernel = vm->config->kernel,
+        .initrd = vm->config->initrd,
+        .cmdline = vm->config->append,
+    };
+
+    return board_open_kernel(vm->board, &kernel, err);
+}
+
+static int start_accel(struct vm *vm, struct err *err)
+{
+    vm->machine = board_accel_machine(vm->board);
+    int rc = vm->ops->new (&vm->machine, &vm->accel, err);
+    if (!rc)
+        rc = vm_cpus_new(vm, err);
+    return rc;
+}
+
+static int build(struct vm *vm, struct err *err)
+{
+    const struct vm_config *c = vm->config;
+    struct sandbox_needs needs = {.sockets = wants_sockets(c)};
+    int rc = terminal_watch(&vm->terminal, err);
+
+    if (rc)
+        return rc;
+    if ((rc = accel_choose(c->accel, &vm->ops, vm->report.why, sizeof(vm->report.why), err)))
+        return err_wrap(err, "--accel");
+    vm->report.accel = vm->ops->name;
+    if ((rc = cpu_model_init(&vm->model, c->cpu, c->cpus, err)))
+        return err_wrap(err, "--cpu");
+    if ((rc = sandbox_new(&needs, &vm->sandbox, err)) || (rc = loop_new(&vm->loop, err)) ||
+        (rc = vm_signals_start(vm, err)))
+        return rc;
+    if ((rc = gmem_init(&vm->ram, c->memory_bytes, err)))
+        return err_wrap(err, "--memory");
+    vm->has_ram = true;
+    if ((rc = vm_build_devices(vm, err)) || (rc = open_kernel(vm, err)))
+        return rc;
+    return start_accel(vm, err);
+}
+
+int vm_new(const struct vm_config *config, struct vm **ret_vm, struct err *err)
+{
+    struct vm *vm = calloc(1, sizeof(*vm));
+
+    if (!vm)
+        return err_set(err, ENOMEM, "machine: no memory");
+    vm->config = config;
+    vm->start_ns = vm_now_ns();
+    vm->terminal = TERMINAL_INIT;
+    vm->signals.fd = vm->debug_fd = -1;
+    atomic_init(&vm->first_user_ns, -1);
+    pthread_mutex_init(&vm->lock, NULL);
+    pthread_cond_init(&vm->go, NULL);
+    pthread_cond_init(&vm->stopped, NULL);
+    vm_signals_block();
+    int rc = build(vm, err);
+    if (rc) {
+        vm_free(vm);
+        return rc;
+    }
+    *ret_vm = vm;
+    return 0;
+}
+
+void vm_free(struct vm *vm)
+{
+    if (!vm)
+        return;
+    vm_cpus_free(vm);
+    if (vm->accel)
+        vm->ops->free(vm->accel);
+    vm->accel = NULL;
+    vm_free_devices(vm);
+    if (vm->has_ram)
+        gmem_fini(&vm->ram);
+    if (vm->signals.fd >= 0) {
+        loop_remove(vm->loop, &vm->signals);
+        close(vm->signals.fd);
+    }
+    loop_free(vm->loop);
+    sandbox_free(vm->sandbox);
+    terminal_stop(&vm->terminal);
+    pthread_cond_destroy(&vm->go);
+    pthread_cond_destroy(&vm->stopped);
+    pthread_mutex_destroy(&vm->lock);
+    free(vm);
+}
+
+/* Kernel and tables into memory, processors to where they begin. vCPUs are parked. */
+static int boot(struct vm *vm, struct err *err)
+{
+    struct x86_cpu *first = aligned_alloc(_Alignof(struct x86_cpu), sizeof(*first));
+    int rc = first ? board_boot(vm->board, first, err) : err_set(err, ENOMEM, "boot: no memory");
+
+    if (!rc)
+        rc = vm_cpus_load(vm, first, err);
+    free(first);
+    return rc;
+}
+
+int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err)
+{
+    int rc = terminal_start(&vm->terminal, err);
+
+    if (!rc)
+        rc = boot(vm, err);
+    if (!rc)
+        rc = sandbox_enter(vm->sandbox, SANDBOX_LOOP, err);
+    if (!rc) {
+        vm_cpus_go(vm);
+        rc = loop_run(vm->loop);
+        if (rc)
+            err_sys(err, -rc, "main loop");
+        vm_cpus_stop(vm);
+    }
+    if (rc)
+        vm->report.end = VM_END_FAILED;
+    else if (vm->report.end == VM_END_FAILED && !(rc = vm_cpus_failed(vm, err)))
+        rc = err_set(err, EIO, "a processor failed without a reason");
+    vm->report.first_user_ns = atomic_load(&vm->first_user_ns);
+    *ret_report = vm->report;
+    return rc;
+}
+
+void vm_stop(struct vm *vm, enum vm_end end, int code)
+{
+    if (vm->ended)
+        return;
+    vm->ended = true;
+    vm->report.end = end;
+    vm->report.code = code;
+    loop_stop(vm->loop);
+}
+
+void vm_reset(struct vm *vm)
+{
+    struct err err = ERR_INIT;
+
+    if (vm->ended)
+        return;
+    if (vm->config->no_reboot) {
+        vm_stop(vm, VM_END_POWEROFF, 0);
+        return;
+    }
+    vm_cpus_stop(vm);
+    board_reset(vm->board);
+    vm->button_pressed = false;
+    if (boot(vm, &err)) {
+        vm->cpu[0].err = err;
+        vm_stop(vm, VM_END_FAILED, 0);
+        return;
+    }
+    if (!vm->paused)
+        vm_cpus_go(vm);
+}
+
+int vm_pause(struct vm *vm)
+{
+    if (vm->paused)
+        return -EALREADY;
+    vm_cpus_stop(vm);
+    pci_host_quiesce(board_pci(vm->board));
+    vm->paused = true;
+    return 0;
+}
+
+int vm_resume(struct vm *vm)
+{
+    if (!vm->paused)
+        return -EALREADY;
+    vm->paused = false;
+    pci_host_resume(board_pci(vm->board));
+    vm_cpus_go(vm);
+    return 0;
+}
+
+void vm_power_button(struct vm *vm)
+{
+    board_power_button(vm->board);
+}
+
+void vm_console_resized(struct vm *vm)
+{
+    u16 cols = 0, rows = 0;
+
+    terminal_size(&cols, &rows);
+    if (cols && rows && vm->console)
+        virtio_console_resize(vm->console, cols, rows);
+}
