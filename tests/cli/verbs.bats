@@ -10,7 +10,7 @@ load cli
 @test "help lists every verb" {
     run "$TRAPEZE" help
     [ "$status" -eq 0 ]
-    for verb in help run version; do
+    for verb in accel help run version; do
         [[ $output == *"  $verb "* ]]
     done
     run "$TRAPEZE" --help
@@ -18,7 +18,7 @@ load cli
 }
 
 @test "help VERB, VERB --help and VERB -h are the same" {
-    for verb in help run version; do
+    for verb in accel help run version; do
         run "$TRAPEZE" help "$verb"
         [ "$status" -eq 0 ]
         [[ $output == "usage: trapeze $verb"* ]]
