@@ -19,7 +19,7 @@ static void set_gsi(void *opaque, unsigned gsi, bool level)
 {
     struct vm *vm = opaque;
 
-    if (vm->accel) /* gone while devices are freed */
+    if (vm->accel) /* not yet while devices are made */
         vm->ops->irq_line(vm->accel, gsi, level);
 }
 

@@ -76,8 +76,9 @@ s64 vm_now_ns(void);
 
 /* vCPU threads (vcpu.c). */
 int vm_cpus_new(struct vm *vm, struct err *err); /* makes the vCPUs, starts their threads, parked */
-void vm_cpus_free(struct vm *vm);                /* ends the threads */
-void vm_cpus_stop(struct vm *vm);                /* returns when all are parked */
+void vm_cpus_end(struct vm *vm);                 /* ends the threads */
+void vm_cpus_free(struct vm *vm); /* after the devices: local APICs have timers in the vCPUs */
+void vm_cpus_stop(struct vm *vm); /* returns when all are parked */
 void vm_cpus_go(struct vm *vm);
 void vm_cpus_interrupt(struct vm *vm); /* any thread: makes all leave vcpu_run */
 int vm_cpus_failed(struct vm *vm,

@@ -127,7 +127,7 @@ int vm_cpus_new(struct vm *vm, struct err *err)
     return rc;
 }
 
-void vm_cpus_free(struct vm *vm)
+void vm_cpus_end(struct vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
     vm->want = VM_WANT_QUIT;
@@ -137,6 +137,10 @@ void vm_cpus_free(struct vm *vm)
     for (unsigned i = 0; i < vm->ncpus; i++)
         if (vm->cpu[i].started)
             pthread_join(vm->cpu[i].thread, NULL);
+}
+
+void vm_cpus_free(struct vm *vm)
+{
     for (unsigned i = 0; i < vm->ncpus; i++) {
         if (vm->cpu[i].vcpu)
             vm->ops->vcpu_free(vm->cpu[i].vcpu);

@@ -108,11 +108,11 @@ void vm_free(struct vm *vm)
 {
     if (!vm)
         return;
+    vm_cpus_end(vm);
+    vm_free_devices(vm);
     vm_cpus_free(vm);
     if (vm->accel)
         vm->ops->free(vm->accel);
-    vm->accel = NULL;
-    vm_free_devices(vm);
     if (vm->has_ram)
         gmem_fini(&vm->ram);
     if (vm->signals.fd >= 0) {
