@@ -6,12 +6,14 @@
 #include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
 #define ZERO_PAGE 4096ull
+#define LOAD_CHUNK (256 * KiB)
 
 static void set_name(struct blob *b, const char *path)
 {
@@ -62,7 +64,7 @@ void blob_close(struct blob *b)
 static int read_fd(const struct blob *b, u64 offset, u8 *buf, u64 len, struct err *err)
 {
     while (len) {
-        ssize_t n = pread(b->fd, buf, len, (off_t)offset);
+        ssize_t n = pread(b->fd, buf, len, (off_t)(b->base + offset));
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -106,6 +108,24 @@ static void copy_sparse(u8 *to, const u8 *from, u64 len)
     }
 }
 
+/* Through a small buffer that stays in the processor's cache. */
+static int load_fd(const struct blob *b, u64 offset, u8 *to, u64 len, struct err *err)
+{
+    auto_free u8 *buf = malloc(LOAD_CHUNK);
+    int rc = 0;
+
+    if (!buf)
+        return err_set(err, ENOMEM, "no memory");
+    for (u64 at = 0; at < len && !rc; at += LOAD_CHUNK) {
+        u64 n = MIN(len - at, LOAD_CHUNK);
+
+        rc = read_fd(b, offset + at, buf, n, err);
+        if (!rc)
+            copy_sparse(to + at, buf, n);
+    }
+    return rc;
+}
+
 int blob_load(const struct blob *b, u64 offset, struct gmem *ram, u64 gpa, u64 len, struct err *err)
 {
     u8 *to = len ? gmem_ptr(ram, gpa, len) : NULL;
@@ -118,12 +138,11 @@ int blob_load(const struct blob *b, u64 offset, struct gmem *ram, u64 gpa, u64 l
                        b->name, len, gpa);
     if (!range_fits(offset, len, b->len))
         return err_set(err, EIO, "%s: ends before byte 0x%" PRIx64, b->name, offset + len);
-    if (b->mem) {
-        zero_guest(ram, gpa, len);
+    zero_guest(ram, gpa, len);
+    if (b->mem)
         copy_sparse(to, b->mem + offset, len);
-    } else {
-        rc = read_fd(b, offset, to, len, err);
-    }
+    else
+        rc = load_fd(b, offset, to, len, err);
     gmem_wrote(ram, gpa, len);
     return rc;
 }

@@ -12,6 +12,7 @@ struct blob {
     int fd;  /* -1: the bytes are in mem */
     u8 *mem; /* mapping that blob_close() unmaps, or NULL */
     u64 len;
+    u64 base;      /* where the bytes begin in the file */
     char name[64]; /* for messages: the end of the path */
 };
 

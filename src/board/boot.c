@@ -26,6 +26,8 @@ static void image_free(struct boot_image *image)
         blob_close(&image->module[i].blob);
         free(image->module[i].cmdline);
     }
+    blob_close(&image->vmlinux);
+    free(image->cache_dir);
     free(image->cmdline);
     free(image);
 }
@@ -99,7 +101,12 @@ static int open_image(struct boot_image *image, const struct board_kernel *k, st
     if (rc)
         return rc;
     image->cmdline = strdup(k->cmdline ? k->cmdline : "");
-    return image->cmdline ? 0 : err_set(err, ENOMEM, "no memory");
+    image->cache_dir = k->cache_dir ? strdup(k->cache_dir) : NULL;
+    if (!image->cmdline || (k->cache_dir && !image->cache_dir))
+        return err_set(err, ENOMEM, "no memory");
+    if (image->kind->prepare)
+        image->kind->prepare(image);
+    return 0;
 }
 
 int board_open_kernel(struct board *b, const struct board_kernel *k, struct err *err)
@@ -109,6 +116,7 @@ int board_open_kernel(struct board *b, const struct board_kernel *k, struct err 
 
     if (!image)
         return err_set(err, ENOMEM, "no memory");
+    image->kernel = image->vmlinux = BLOB_INIT;
     rc = open_image(image, k, err);
     if (rc) {
         image_free(image);

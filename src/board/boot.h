@@ -9,9 +9,10 @@
 
 /* Low memory while a kernel starts; it copies what it needs before it uses the rest. */
 #define BOOT_GDT 0x1000ull
-#define BOOT_PARAMS 0x7000ull /* Linux zero page, PVH start_info, Multiboot information: one page \
+#define BOOT_PARAMS \
+    0x7000ull                /* Linux zero page, PVH start_info, Multiboot information: one page \
                                */
-#define BOOT_STACK 0x9000ull  /* grows down */
+#define BOOT_STACK 0x9000ull /* grows down */
 #define BOOT_PAGE_TABLES 0x9000ull /* 6 pages: identity map of 4 GiB */
 #define BOOT_LISTS 0x10000ull      /* module lists, memory maps, names; 64 KiB */
 #define BOOT_CMDLINE 0x20000ull    /* 64 KiB */
@@ -32,7 +33,9 @@ struct boot_image {
     struct blob kernel;
     struct boot_module module[BOOT_MODULES]; /* Linux: one, the initial RAM disk */
     unsigned nmodules;
-    char *cmdline; /* never NULL */
+    char *cmdline;       /* never NULL */
+    struct blob vmlinux; /* Linux: unpacked already, or BLOB_INIT */
+    char *cache_dir;     /* or NULL */
 };
 
 /* One way to start a kernel. */
@@ -40,6 +43,8 @@ struct boot_kind {
     const char *name;
     bool (*probe)(const struct blob *kernel);
     bool modules; /* takes several, with arguments */
+    /* Work that can be done once, before the machine locks itself in; may be NULL. Its failures show in load(). */
+    void (*prepare)(struct boot_image *image);
     /* Loads all and fills in *cpu (which is in power-on state) for the first instruction. */
     int (*load)(struct board *b, struct boot_image *image, struct x86_cpu *cpu, struct err *err);
 };
@@ -77,10 +82,11 @@ struct linux_place {
     u64 pref; /* where it is linked to run */
     bool kaslr;
 };
-/* Unpacks the payload and loads it at a random place. *ret_entry: physical entry point; *ret_end:
- * end of its memory. -ENOTSUP: it looks unfamiliar (*err says how), nothing is lost: start the
- * bzImage's own decompressor. */
-int vmlinux_load(struct board *b, const u8 *payload, size_t len, const struct linux_place *where,
+/* Unpacks a bzImage's payload. -ENOTSUP: it looks unfamiliar, *err says how. */
+int vmlinux_unpack(const struct blob *payload, u64 max, struct blob *ret_vmlinux, struct err *err);
+/* Loads it at a random place. *ret_entry: physical entry point. -ENOTSUP: it looks unfamiliar (*err says how), nothing
+ * is lost: start the bzImage's own decompressor. */
+int vmlinux_load(struct board *b, const struct blob *vmlinux, const struct linux_place *where,
                  u64 *ret_entry, struct err *err);
 
 #endif

@@ -9,6 +9,7 @@
  * Every header field is hostile: it is copied once and checked before use.
  */
 #include "board/boot.h"
+#include "board/kernel_cache.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -167,8 +168,58 @@ static bool has_word(const char *cmdline, const char *word)
     return false;
 }
 
+static int read_payload(const struct boot_image *image, const struct bzimage *z, struct blob *ret,
+                        struct err *err)
+{
+    struct blob p = BLOB_INIT;
+    int rc;
+
+    if (!z->payload_len)
+        return err_set(err, ENOTSUP, "the bzImage names no payload");
+    rc = blob_alloc(&p, z->payload_len, "payload", err);
+    rc = rc ? rc : blob_read(&image->kernel, z->kernel + z->payload, p.mem, z->payload_len, err);
+    if (rc)
+        blob_close(&p);
+    else
+        *ret = p;
+    return rc;
+}
+
+/* With a cache: unpacks now, or finds what was unpacked before. */
+static void prepare(struct boot_image *image)
+{
+    struct blob payload = BLOB_INIT;
+    struct bzimage z = {0};
+
+    if (!image->cache_dir || parse(&image->kernel, &z, NULL) ||
+        read_payload(image, &z, &payload, NULL))
+        return;
+    if (kernel_cache_open(image->cache_dir, &payload, &image->vmlinux) &&
+        !vmlinux_unpack(&payload, INIT_SIZE_MAX, &image->vmlinux, NULL))
+        kernel_cache_store(image->cache_dir, &payload, &image->vmlinux, NULL);
+    blob_close(&payload);
+}
+
+/* What to start: prepared, or unpacked now. */
+static int get_vmlinux(struct board *b, struct boot_image *image, const struct bzimage *z,
+                       struct blob *ret, struct err *err)
+{
+    struct blob payload = BLOB_INIT;
+    int rc;
+
+    if (image->vmlinux.mem || image->vmlinux.fd >= 0) {
+        *ret = image->vmlinux;
+        image->vmlinux = BLOB_INIT;
+        return 0;
+    }
+    rc = read_payload(image, z, &payload, err);
+    rc = rc ? rc : vmlinux_unpack(&payload, b->config.ram->size, ret, err);
+    blob_close(&payload);
+    return rc;
+}
+
 /* The fast way. -ENOTSUP: take the other. */
-static int load_unpacked(struct board *b, const struct boot_image *image, const struct bzimage *z,
+static int load_unpacked(struct board *b, struct boot_image *image, const struct bzimage *z,
                          u64 limit, u64 *ret_entry, struct err *err)
 {
     struct linux_place where = {.floor = z->pref,
@@ -176,17 +227,14 @@ static int load_unpacked(struct board *b, const struct boot_image *image, const 
                                 .align = z->align,
                                 .pref = z->pref,
                                 .kaslr = !has_word(image->cmdline, "nokaslr")};
-    struct blob payload = BLOB_INIT;
-    int rc;
+    struct blob vmlinux = BLOB_INIT;
+    int rc = get_vmlinux(b, image, z, &vmlinux, err);
 
-    if (!z->payload_len)
-        return err_set(err, ENOTSUP, "the bzImage names no payload");
-    rc = blob_alloc(&payload, z->payload_len, "payload", err);
-    if (rc)
-        return rc;
-    rc = blob_read(&image->kernel, z->kernel + z->payload, payload.mem, z->payload_len, err);
-    rc = rc ? rc : vmlinux_load(b, payload.mem, z->payload_len, &where, ret_entry, err);
-    blob_close(&payload);
+    rc = rc ? rc : vmlinux_load(b, &vmlinux, &where, ret_entry, err);
+    if (vmlinux.fd >= 0)
+        image->vmlinux = vmlinux; /* a file costs nothing: it stays for the next reset */
+    else
+        blob_close(&vmlinux);
     return rc;
 }
 
@@ -260,4 +308,5 @@ static int load(struct board *b, struct boot_image *image, struct x86_cpu *cpu, 
     return rc;
 }
 
-const struct boot_kind boot_linux = {.name = "Linux bzImage", .probe = probe, .load = load};
+const struct boot_kind boot_linux = {
+    .name = "Linux bzImage", .probe = probe, .prepare = prepare, .load = load};

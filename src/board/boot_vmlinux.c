@@ -193,33 +193,41 @@ static int place_and_load(struct board *b, const struct blob *v, const struct el
     return 0;
 }
 
-int vmlinux_load(struct board *b, const u8 *payload, size_t len, const struct linux_place *where,
-                 u64 *ret_entry, struct err *err)
+int vmlinux_unpack(const struct blob *payload, u64 max, struct blob *ret_vmlinux, struct err *err)
 {
     struct blob v = BLOB_INIT;
-    struct relocs r = {0};
     size_t unpacked = 0;
-    struct elf e;
     u32 claimed;
     int rc;
 
-    if (len < 16 || !unpack_format(payload, len))
+    if (payload->len < 16 || !unpack_format(payload->mem, payload->len))
         return unfamiliar(err, "unknown compression");
-    memcpy(&claimed, payload + len - 4, 4); /* the kernel's build appends the length */
-    if (claimed < BOOT_PAGE || claimed > UNPACKED_MAX || claimed > b->config.ram->size)
+    memcpy(&claimed, payload->mem + payload->len - 4,
+           4); /* the kernel's build appends the length */
+    if (claimed < BOOT_PAGE || claimed > MIN(max, UNPACKED_MAX))
         return unfamiliar(err, "its length makes no sense");
     rc = blob_alloc(&v, claimed, "vmlinux", err);
-    if (rc)
-        return rc;
-    rc = unpack(payload, len, v.mem, claimed, &unpacked, err);
+    rc = rc ? rc : unpack(payload->mem, payload->len, v.mem, claimed, &unpacked, err);
     if (!rc && unpacked != claimed)
         rc = unfamiliar(err, "its length is not what was said");
-    rc = rc ? rc : elf_parse(&v, &e, err);
+    if (rc)
+        blob_close(&v);
+    else
+        *ret_vmlinux = v;
+    return rc;
+}
+
+int vmlinux_load(struct board *b, const struct blob *vmlinux, const struct linux_place *where,
+                 u64 *ret_entry, struct err *err)
+{
+    struct relocs r = {0};
+    struct elf e = {0};
+    int rc = elf_parse(vmlinux, &e, err);
+
     rc = rc ? rc : check_elf(&e, where, err);
-    if (!rc && e.file_end < v.len)
-        rc = read_relocs(&v, &e, &r, err);
-    rc = rc ? rc : place_and_load(b, &v, &e, &r, where, ret_entry, err);
+    if (!rc && e.file_end < vmlinux->len)
+        rc = read_relocs(vmlinux, &e, &r, err);
+    rc = rc ? rc : place_and_load(b, vmlinux, &e, &r, where, ret_entry, err);
     free(r.list);
-    blob_close(&v);
     return rc;
 }

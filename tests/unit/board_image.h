@@ -17,6 +17,7 @@ struct image {
     u8 bytes[IMAGE_MAX];
     size_t len;
     char path[32], initrd[32];
+    const char *cache_dir;
     struct x86_cpu cpu;
     struct err err;
 };
@@ -69,7 +70,8 @@ static inline void image_write(const char *path, const void *bytes, size_t len)
 /* Opens and starts it; 0 or the error, whose text is in i->err. */
 static inline int image_boot(struct image *i, const char *initrd, const char *cmdline)
 {
-    struct board_kernel k = {.kernel = i->path, .initrd = initrd, .cmdline = cmdline};
+    struct board_kernel k = {
+        .kernel = i->path, .initrd = initrd, .cmdline = cmdline, .cache_dir = i->cache_dir};
     int rc;
 
     i->err = ERR_INIT;

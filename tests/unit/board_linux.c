@@ -1,5 +1,6 @@
 /* Linux bzImages, proper and hostile: both ways to start them. hostile.md 50, 53, 55. */
 #include "board_image.h"
+#include <dirent.h>
 #include <lz4.h>
 #include <zlib.h>
 
@@ -342,6 +343,70 @@ static void test_command_line(void **state)
     free(i);
 }
 
+/* The one file in a directory. */
+static void only_file(const char *dir, char *path, size_t len)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+
+    assert_non_null(d);
+    path[0] = '\0';
+    while ((e = readdir(d)) != NULL) {
+        if (e->d_name[0] == '.')
+            continue;
+        assert_int_equal(path[0], '\0');
+        snprintf(path, len, "%s/%s", dir, e->d_name);
+    }
+    closedir(d);
+}
+
+static void test_cache(void **state)
+{
+    char dir[] = "/tmp/cache.XXXXXX", path[300];
+    struct image *i = malloc(sizeof(*i));
+    u8 vmlinux[20000];
+    size_t len = make_vmlinux(vmlinux, true);
+    u64 value = 0;
+    FILE *f;
+
+    image_init(i);
+    make_bzimage(i);
+    pack_lz4(i, vmlinux, len, (u32)len);
+    assert_non_null(mkdtemp(dir));
+    i->cache_dir = dir;
+    for (unsigned n = 0; n < 2; n++) { /* makes the file, then uses it; each starts twice */
+        assert_int_equal(image_boot(i, NULL, NULL), 0);
+        check_relocated(i, true);
+        assert_int_equal(board_boot(i->b, &i->cpu, NULL), 0);
+        check_relocated(i, true);
+    }
+    only_file(dir, path, sizeof(path));
+    f = fopen(path, "r+b");
+    assert_non_null(f);
+    fseek(f, 4096 + 0x1000 + 0x100, SEEK_SET); /* shows that it is the file that is used */
+    fwrite("\x11\x22", 2, 1, f);
+    fclose(f);
+    assert_int_equal(image_boot(i, NULL, "nokaslr"), 0);
+    assert_int_equal(gmem_read(&i->ram, PREF + 0x100, &value, 2), 0);
+    assert_int_equal(value, 0x2211);
+    assert_int_equal(truncate(path, 5000), 0); /* cut: not used, and replaced */
+    assert_int_equal(image_boot(i, NULL, NULL), 0);
+    check_relocated(i, true);
+    vmlinux[0x1800] ^= 1; /* another kernel is another file */
+    pack_lz4(i, vmlinux, len, (u32)len);
+    assert_int_equal(image_boot(i, NULL, NULL), 0);
+    check_relocated(i, true);
+    i->cache_dir = "/proc/no/such/place";
+    assert_int_equal(image_boot(i, NULL, NULL), 0);
+    check_relocated(i, true);
+    image_fini(i);
+    free(i);
+    assert_int_equal(unlink(path), 0);
+    only_file(dir, path, sizeof(path));
+    assert_int_equal(unlink(path), 0);
+    assert_int_equal(rmdir(dir), 0);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_plain),
     cmocka_unit_test(test_ramdisk),
@@ -351,6 +416,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_bombs_and_lies),
     cmocka_unit_test(test_hostile_headers),
     cmocka_unit_test(test_command_line),
+    cmocka_unit_test(test_cache),
 };
 
 UNIT_MAIN(tests)
