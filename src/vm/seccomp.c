@@ -112,6 +112,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(newfstatat), LOOP | CPU | NET, NULL}, {SCMP_SYS(stat), LOOP | CPU | NET, NULL},
     {SCMP_SYS(fcntl), CPU | NET, some_fcntl}, {SCMP_SYS(ioctl), CPU | NET, loop_ioctl},
     {SCMP_SYS(shutdown), CPU | NET, NULL},
+    {SCMP_SYS(epoll_ctl), CPU | NET, NULL},
     /* disk engines, which start their threads locked in */
     {SCMP_SYS(clone), IO, new_thread}, {SCMP_SYS(prctl), IO, set_name}, {SCMP_SYS(io_uring_setup), IO, NULL},
     {SCMP_SYS(io_uring_register), IO, NULL}, {SCMP_SYS(sched_getaffinity), IO, NULL}, {SCMP_SYS(eventfd2), IO, NULL},
