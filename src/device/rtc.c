@@ -318,6 +318,8 @@ static const struct io_ops rtc_ops = {.read = rtc_read, .write = rtc_write};
 void rtc_init(struct rtc *r, struct timerq *q, struct irq irq)
 {
     memset(r, 0, sizeof(*r));
+    /* gmtime_r() reads the host's time zone once, from a file that the sandbox will not let it open. */
+    tzset();
     pthread_mutex_init(&r->lock, NULL);
     r->q = q;
     r->irq = irq;
