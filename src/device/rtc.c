@@ -10,6 +10,7 @@
  * Threads: see rtc.h.
  */
 #include "device/rtc.h"
+#include "device/calendar.h"
 #include <string.h>
 #include <time.h>
 
@@ -91,20 +92,20 @@ static int decode_hour(const struct rtc *r, u8 v)
 /* Writes the time into the clock registers, unless the guest holds them (SET). */
 static void show_time(struct rtc *r)
 {
-    time_t t = (time_t)now_s(r);
     u8 *c = r->s.cmos;
-    struct tm tm;
+    struct calendar t;
 
-    if ((c[RTC_B] & B_SET) || !gmtime_r(&t, &tm))
+    if (c[RTC_B] & B_SET)
         return;
-    c[RTC_SEC] = encode(r, tm.tm_sec);
-    c[RTC_MIN] = encode(r, tm.tm_min);
-    c[RTC_HOUR] = encode_hour(r, tm.tm_hour);
-    c[RTC_WEEKDAY] = encode(r, tm.tm_wday + 1);
-    c[RTC_DAY] = encode(r, tm.tm_mday);
-    c[RTC_MONTH] = encode(r, tm.tm_mon + 1);
-    c[RTC_YEAR] = encode(r, (tm.tm_year + 1900) % 100);
-    c[RTC_CENTURY] = encode(r, (tm.tm_year + 1900) / 100 % 100);
+    calendar_from_s(now_s(r), &t);
+    c[RTC_SEC] = encode(r, t.sec);
+    c[RTC_MIN] = encode(r, t.min);
+    c[RTC_HOUR] = encode_hour(r, t.hour);
+    c[RTC_WEEKDAY] = encode(r, t.weekday + 1);
+    c[RTC_DAY] = encode(r, t.day);
+    c[RTC_MONTH] = encode(r, t.month);
+    c[RTC_YEAR] = encode(r, t.year % 100);
+    c[RTC_CENTURY] = encode(r, t.year / 100 % 100);
 }
 
 /* Takes the time from the clock registers: the guest has set them. Nonsense is normalized, not
@@ -112,16 +113,16 @@ static void show_time(struct rtc *r)
 static void take_time(struct rtc *r)
 {
     const u8 *c = r->s.cmos;
-    struct tm tm = {
-        .tm_sec = decode(r, c[RTC_SEC]),
-        .tm_min = decode(r, c[RTC_MIN]),
-        .tm_hour = decode_hour(r, c[RTC_HOUR]),
-        .tm_mday = decode(r, c[RTC_DAY]),
-        .tm_mon = decode(r, c[RTC_MONTH]) - 1,
-        .tm_year = decode(r, c[RTC_CENTURY]) * 100 + decode(r, c[RTC_YEAR]) - 1900,
+    struct calendar t = {
+        .sec = decode(r, c[RTC_SEC]),
+        .min = decode(r, c[RTC_MIN]),
+        .hour = decode_hour(r, c[RTC_HOUR]),
+        .day = decode(r, c[RTC_DAY]),
+        .month = decode(r, c[RTC_MONTH]),
+        .year = decode(r, c[RTC_CENTURY]) * 100 + decode(r, c[RTC_YEAR]),
     };
 
-    r->s.offset_s = (s64)timegm(&tm) - wall_ns(r) / NS_PER_S;
+    r->s.offset_s = calendar_to_s(&t) - wall_ns(r) / NS_PER_S;
     r->s.last_s = now_s(r);
 }
 
@@ -156,12 +157,12 @@ static bool alarm_field(u8 alarm, u8 value)
 static bool alarm_matches(const struct rtc *r, s64 second)
 {
     const u8 *c = r->s.cmos;
-    time_t t = (time_t)second;
-    struct tm tm;
+    struct calendar t;
 
-    return gmtime_r(&t, &tm) && alarm_field(c[RTC_SEC_ALARM], encode(r, tm.tm_sec)) &&
-           alarm_field(c[RTC_MIN_ALARM], encode(r, tm.tm_min)) &&
-           alarm_field(c[RTC_HOUR_ALARM], encode_hour(r, tm.tm_hour));
+    calendar_from_s(second, &t);
+    return alarm_field(c[RTC_SEC_ALARM], encode(r, t.sec)) &&
+           alarm_field(c[RTC_MIN_ALARM], encode(r, t.min)) &&
+           alarm_field(c[RTC_HOUR_ALARM], encode_hour(r, t.hour));
 }
 
 /* Raises the flags of all that happened up to now. */
