@@ -149,6 +149,19 @@ void lapic_bus_msi(struct lapic_bus *bus, u64 addr, u32 data)
     lapic_bus_deliver(bus, &m);
 }
 
+/* All hardware-enabled ones are meant, except that INIT and start-up reach every processor on the bus. */
+static bool reached(struct lapic *l, const struct lapic_msg *m)
+{
+    bool enabled;
+
+    if (m->mode == LAPIC_INIT || m->mode == LAPIC_SIPI)
+        return true;
+    pthread_mutex_lock(&l->lock);
+    enabled = lapic_hw_enabled(l);
+    pthread_mutex_unlock(&l->lock);
+    return enabled;
+}
+
 static void send_shorthand(struct lapic *l, const struct lapic_msg *m, enum shorthand to)
 {
     struct lapic_bus *bus = l->bus;
@@ -158,9 +171,7 @@ static void send_shorthand(struct lapic *l, const struct lapic_msg *m, enum shor
 
         if (target == l ? to == TO_OTHERS : to == TO_SELF)
             continue;
-        /* all hardware-enabled ones, except that INIT and start-up reach every processor on the bus
-         */
-        if (lapic_hw_enabled(target) || m->mode == LAPIC_INIT || m->mode == LAPIC_SIPI)
+        if (reached(target, m))
             send_to(target, m);
     }
 }
