@@ -23,8 +23,9 @@
 
 #define DEBUG_PORT 0xe9
 #define EXIT_PORT 0xf4
-#define CHUNK_NS 50000000ull /* a row is measured three times this long, and the best counts */
-#define CHUNKS 3
+#define CHUNK_NS 10000000ull /* a row is measured in this many such chunks, and the best counts */
+#define CHUNKS 15
+#define ROW_NS 300000000ull /* but no longer than this, when one operation takes more than a chunk */
 
 static const struct row *const groups[] = {cpu_rows,     memory_rows, float_rows, system_rows,
                                            process_rows, code_rows,   smp_rows};
@@ -99,30 +100,32 @@ static uint64_t time_twice(const struct row *r, uint64_t n)
     return first < second ? first : second;
 }
 
-/* How many operations take about CHUNK_NS, as a multiple of the row's batch. */
+/* How many operations take about CHUNK_NS, as a multiple of the row's batch. Once is not enough: on a busy host the
+ * first try may have waited for a processor for longer than it worked. */
 static uint64_t calibrate(const struct row *r)
 {
-    uint64_t batch = r->batch ? r->batch : 1, n = 1;
+    uint64_t n = r->batch ? r->batch : 1, batch = n;
 
-    for (;;) {
-        uint64_t took = time_twice(r, n * batch);
+    for (int tries = 0; tries < 60; tries++) {
+        uint64_t took = time_twice(r, n) + 1, more = CHUNK_NS / took;
 
-        if (took >= CHUNK_NS / 5)
-            return (n * CHUNK_NS / took + 1) * batch;
-        n *= took < CHUNK_NS / 50 ? 8 : 2;
+        if (took >= CHUNK_NS / 2)
+            break;
+        n *= more > 8 ? 8 : more < 2 ? 2 : more;
     }
+    return n / batch * batch;
 }
 
 static void measure(const struct row *r)
 {
-    uint64_t n, best = UINT64_MAX;
+    uint64_t n, best = UINT64_MAX, start = now_ns();
 
     if (r->setup && !r->setup()) {
         say("skip %s %s\n", r->name, r->class);
         return;
     }
     n = calibrate(r);
-    for (int i = 0; i < CHUNKS; i++) {
+    for (int i = 0; i < CHUNKS && (i < 3 || now_ns() - start < ROW_NS); i++) {
         uint64_t took = time_of(r, n);
 
         best = took < best ? took : best;
