@@ -149,6 +149,8 @@ static void test_16_bit_code_in_64_bit_code(void **state)
     assert_false(decode(16, "66 0f 6f c1").form->flip_66);
     assert_false(decode(32, "01 d8").form->flip_66);
     assert_int_equal(decode(32, "c4 e1 f9 6e c0").rex_w, 0); /* vmovd: W is ignored */
+    assert_int_equal(decode(32, "82 00 01").opcode, 0x80);
+    assert_int_equal(decode(64, "82 00").form->cls, INSN_INVALID);
     (void)state;
 }
 

@@ -192,8 +192,9 @@ static const char *compare_rest(const struct insn *in, const ZydisDecodedInstruc
 
     if (in->imm_at != zi->raw.imm[0].offset)
         return "place of the immediate";
-    if (zi->raw.imm[0].size && in->imm != zi->raw.imm[0].value.u)
-        return "immediate";
+    if (zi->raw.imm[0].size && in->imm != zi->raw.imm[0].value.u &&
+        !(in->mode != 64 && in->enc == ENC_VEX && in->imm == (zi->raw.imm[0].value.u & 0x7f)))
+        return "immediate"; /* a register number in an immediate has three bits outside 64-bit mode */
     if (zi->raw.imm[1].size && in->imm2 != zi->raw.imm[1].value.u)
         return "second immediate";
     if (f->imm_bytes != (zi->raw.imm[0].size + zi->raw.imm[1].size) / 8)

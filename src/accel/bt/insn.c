@@ -293,6 +293,10 @@ static unsigned fill_immediates(struct insn *in, const struct form_entry *e, con
     in->imm_at = e->imm_bytes ? (u8)at : 0;
     in->imm =
         e->flags & ENTRY_SIGNED ? (u64)sign_extend(v, e->imm_bytes) : zero_extend(v, e->imm_bytes);
+    if (e->flags & ENTRY_IS4) {
+        in->imm &= 0x7f;
+        in->bytes[at] = (u8)in->imm;
+    }
     at += e->imm_bytes;
     if (e->imm2_bytes)
         in->imm2 = (u16)zero_extend(load64(p + at), e->imm2_bytes);
@@ -392,6 +396,8 @@ static unsigned decode(struct insn *in, const u8 *p)
     in->addrsize = e->addrsize;
     if (e->flags & ENTRY_DROP_REP)
         in->rep = 0;
+    if (e->flags & ENTRY_IS_80)
+        in->opcode = in->bytes[in->opcode_at] = 0x80;
     if (in->enc != ENC_LEGACY)
         fill_vector(in, &ext, e);
     in->rm = (u8)((in->opcode & 7) | ext.b << 3);

@@ -75,7 +75,7 @@ enum insn_need { NEED_NONE, NEED_X87, NEED_MMX, NEED_SSE, NEED_AVX, NEED_AVX512 
 /* One decoded instruction. Kept with the translated block while helpers refer to it. */
 struct insn {
     const struct insn_form *form;
-    u8 bytes[INSN_MAX + 1]; /* outside 64-bit mode: with VEX and EVEX bits that are ignored there set to neutral */
+    u8 bytes[INSN_MAX + 1]; /* outside 64-bit mode: VEX and EVEX bits that are ignored there are neutral, 82 is 80 */
     u8 len;
     u8 enc;      /* enum insn_enc */
     u8 map, opcode;

@@ -331,6 +331,10 @@ static void adapt_to_64(union form_key k, const ZydisDecodedInstruction *zi,
         return;
     if (f->no_64) { /* 40..4f; the other one, 82, has byte operands */
         f->flip_66 = k.mode == 0 && k.opcode != 0x82;
+        if (k.opcode == 0x82) {
+            f->no_64 = false;
+            e->flags |= ENTRY_IS_80;
+        }
         return;
     }
     if (means_same(k, k.map > 3 ? OP_MODRM : attr, zi, ops))
@@ -359,6 +363,9 @@ static void build_valid(union form_key k, const ZydisDecodedInstruction *zi,
     sizes(zi, k, e);
     if (rep_is_ignored(k, zi))
         e->flags |= ENTRY_DROP_REP;
+    for (unsigned i = 0; i < n; i++)
+        if (ops[i].encoding == ZYDIS_OPERAND_ENCODING_IS4 && k.mode != 2)
+            e->flags |= ENTRY_IS4;
     e->disp_shift = k.enc == ENC_EVEX ? disp_shift(zi, ops) : 0;
     e->reg_mask = register_mask(ops, n, ZYDIS_OPERAND_ENCODING_MODRM_REG, k);
     e->rm_mask = register_mask(ops, n, ZYDIS_OPERAND_ENCODING_MODRM_RM, k);

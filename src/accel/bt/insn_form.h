@@ -58,6 +58,9 @@ enum {
     ENTRY_MOFFS = 4,    /* a displacement of the address size follows the opcode */
     ENTRY_DROP_REP = 8, /* the repeat prefix has no meaning here */
     ENTRY_DROP_W = 16,  /* the W bit has none, but would have in 64-bit code */
+    ENTRY_IS_80 = 32,   /* opcode 82, which 64-bit code writes 80 */
+    ENTRY_IS4 =
+        64, /* outside 64-bit mode: the top bit of the immediate is ignored (a register number) */
 };
 
 /* What must be known of an opcode to make its key. */
