@@ -1,5 +1,5 @@
 /*
- * Walks all prefixes, maps, opcodes and ModRM groups of 64-bit code once and keeps one template of each form that the
+ * Walks all prefixes, maps, opcodes and ModRM groups once and keeps one template of each form that the
  * decoder puts into one of the wanted classes.
  */
 #include <stdlib.h>
@@ -9,7 +9,8 @@
 
 static unsigned put_vector_prefix(union form_key k, struct random *r, u8 *p)
 {
-    u8 rxb = (u8)(random_next(r) & 0xe0);
+    /* Outside 64-bit mode the first two say that this is no LES, LDS or BOUND. */
+    u8 rxb = (u8)(random_next(r) & 0xe0) | (k.mode == 2 ? 0 : 0xc0);
     u8 vvvv = k.vvvv_used ? (u8)(random_next(r) & 0x78) : 0x78;
 
     p[1] = (u8)(rxb | k.map);
@@ -36,12 +37,12 @@ static unsigned put_opcode(union form_key k, struct random *r, u8 *p)
         p[n++] = k.rep == 2 ? 0xf2 : 0xf3;
     if (k.opsize)
         p[n++] = 0x66;
-    if (k.addrsize)
+    if (random_below(r, 16) == 0)
         p[n++] = 0x67;
     if (k.enc != ENC_LEGACY) {
         n += put_vector_prefix(k, r, p + n);
     } else {
-        if (k.w || random_below(r, 2))
+        if (k.mode == 2 && (k.w || random_below(r, 2)))
             p[n++] = (u8)(0x40 | k.w << 3 | random_below(r, 8));
         if (k.map != MAP_1)
             p[n++] = 0x0f;
@@ -82,8 +83,8 @@ unsigned template_emit(const struct template *t, struct random *r, struct insn *
             n += put_modrm(t, r, p + n);
         for (unsigned i = 0; i < 8; i++)
             p[n + i] = (u8)random_next(r);
-        if (insn_decode(p, INSN_MAX, 64, ret) == INSN_OK && ret->form->cls == t->form->cls &&
-            ret->form->mnemonic == t->form->mnemonic)
+        if (insn_decode(p, INSN_MAX, 16u << t->key.mode, ret) == INSN_OK &&
+            ret->form->cls == t->form->cls && ret->form->mnemonic == t->form->mnemonic)
             return ret->len;
     }
     return 0;
@@ -150,15 +151,19 @@ static void add_operands(struct catalogue *c, union form_key k, unsigned classes
     }
 }
 
-/* Bytes that are prefixes or lead to another map, in 64-bit code. */
-static bool is_opcode(unsigned map, unsigned byte)
+/* Bytes that are prefixes or lead to another map. */
+static bool is_opcode(unsigned mode, unsigned map, unsigned byte)
 {
     static const u8 others[] = {0x0f, 0x26, 0x2e, 0x36, 0x3e, 0x62, 0x64, 0x65,
                                 0x66, 0x67, 0xc4, 0xc5, 0xf0, 0xf2, 0xf3};
 
     if (map == MAP_0F)
         return byte != 0x38 && byte != 0x3a;
-    return map != MAP_1 || ((byte & 0xf0) != 0x40 && !memchr(others, (int)byte, sizeof(others)));
+    if (map != MAP_1)
+        return true;
+    if (mode == 64 && (byte & 0xf0) == 0x40)
+        return false;
+    return !memchr(others, (int)byte, sizeof(others));
 }
 
 static void add_evex(struct catalogue *c, union form_key k, unsigned classes)
@@ -173,9 +178,10 @@ static void add_evex(struct catalogue *c, union form_key k, unsigned classes)
     }
 }
 
-void catalogue_init(struct catalogue *c, unsigned classes, bool with_evex)
+void catalogue_init(struct catalogue *c, unsigned mode, unsigned classes, bool with_evex)
 {
-    union form_key k = {.mode = 2};
+    const union form_key none = {.mode = mode >> 5};
+    union form_key k = none;
 
     memset(c, 0, sizeof(*c));
     for (unsigned map = 0; map < 4; map++)
@@ -183,7 +189,7 @@ void catalogue_init(struct catalogue *c, unsigned classes, bool with_evex)
             k.map = map;
             k.opcode = opcode;
             k.enc = ENC_LEGACY;
-            if (is_opcode(map, opcode))
+            if (is_opcode(mode, map, opcode))
                 add_operands(c, k, classes);
             if (map == MAP_1)
                 continue;
@@ -192,7 +198,7 @@ void catalogue_init(struct catalogue *c, unsigned classes, bool with_evex)
             k.enc = ENC_EVEX;
             if (with_evex)
                 add_evex(c, k, classes);
-            k = (union form_key){.mode = 2};
+            k = none;
         }
 }
 

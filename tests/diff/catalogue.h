@@ -11,7 +11,6 @@ struct template
     union form_key key;
     u8 attr; /* OP_* */
     const struct insn_form *form;
-    u8 len_after; /* immediate bytes, or those of a moffs address */
 };
 
 struct catalogue {
@@ -19,8 +18,8 @@ struct catalogue {
     size_t n;
 };
 
-/* Every 64-bit form of the classes in `classes` (bits 1 << enum insn_class) once. insn_init() has run. */
-void catalogue_init(struct catalogue *c, unsigned classes, bool with_evex);
+/* Every form of the classes in `classes` (bits 1 << enum insn_class) once, for 32- or 64-bit code. insn_init() has run. */
+void catalogue_init(struct catalogue *c, unsigned mode, unsigned classes, bool with_evex);
 void catalogue_fini(struct catalogue *c);
 
 /* An instruction of this template with operands chosen by `r`, at most INSN_MAX bytes; returns its length and decodes it

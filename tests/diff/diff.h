@@ -8,8 +8,8 @@
  *   DIFF_DATA   DIFF_RW_PAGES writable pages, then one that is read-only
  *   DIFF_STACK  one writable page
  *
- * Everything around them is not present. All of it is user memory (CPL 3), flat segments, 64-bit code, CR0.TS and EM
- * clear, CR0.AM clear, CR4.OSFXSR, OSXMMEXCPT and OSXSAVE set, XCR0 = 7.
+ * Everything around them is not present. All of it is user memory (CPL 3, IOPL 0), flat segments, 64-bit code or 32-bit
+ * code in compatibility mode, CR0.TS and EM clear, CR4.OSFXSR, OSXMMEXCPT and OSXSAVE set, XCR0 = 7.
  */
 #ifndef DIFF_DIFF_H
 #define DIFF_DIFF_H
@@ -23,7 +23,7 @@
 #define DIFF_RW_PAGES 2u
 #define DIFF_DATA_BYTES ((DIFF_RW_PAGES + 1) * DIFF_PAGE)
 #define DIFF_RO_ADDR (DIFF_DATA + DIFF_RW_PAGES * DIFF_PAGE)
-#define DIFF_CODE_MAX 128u
+#define DIFF_CODE_MAX 192u
 
 /* Registers, as FXSAVE64 and the AVX part of XSAVE lay them out. */
 struct diff_regs {
@@ -36,6 +36,7 @@ struct diff_regs {
 };
 
 struct diff_case {
+    unsigned mode;          /* code size: 32 or 64 */
     u64 number;             /* of the case: together with the seed, enough to make it again */
     u8 code[DIFF_CODE_MAX]; /* runs from DIFF_CODE; ends with INT3 at code[len] */
     unsigned len;

@@ -1,26 +1,12 @@
 /*
- * Makes cases. The code is a straight line with forward jumps, so it always ends. Memory operands are aimed at the data
- * pages by choosing the contents of their registers, which is why an instruction whose address depends on a register
- * that is already used, or was written by an earlier instruction, is thrown away and another one tried.
+ * Makes cases. The code is a straight line with forward jumps, or that in a loop of a few rounds, so it always ends.
+ * Instructions come from the catalogue at random; one that cannot be used where it would come (see aim.c) is thrown away
+ * and another one tried.
  */
 #include <Zydis/Zydis.h>
 #include <string.h>
 
-#include "generate.h"
-
-struct maker {
-    struct random r;
-    const struct catalogue *from;
-    struct diff_case *c;
-    unsigned fixed;   /* registers whose first contents are decided */
-    unsigned written; /* registers that no longer hold what they started with */
-    bool stack_lost;  /* RSP is anywhere */
-};
-
-static u64 mask_of(unsigned bytes)
-{
-    return bytes == 8 ? ~0ull : (1ull << bytes * 8) - 1;
-}
+#include "maker.h"
 
 void diff_random_regs(struct random *r, struct diff_regs *ret)
 {
@@ -53,68 +39,6 @@ void diff_random_regs(struct random *r, struct diff_regs *ret)
         ret->mask[i] = random_value(r);
 }
 
-static void set_low(u64 *reg, u64 value, unsigned addrsize)
-{
-    u64 m = mask_of(addrsize);
-
-    *reg = (*reg & ~m) | (value & m);
-}
-
-bool diff_aim(const struct insn *in, u8 *code, u64 code_addr, u64 target, struct diff_regs *regs,
-              unsigned *fixed)
-{
-    u64 *base = in->base < X86_GPRS ? &regs->gpr[in->base] : NULL;
-    u64 *index = in->index < X86_GPRS ? &regs->gpr[in->index] : NULL;
-    u64 rest = target - (u64)in->disp;
-
-    if (in->disp_len >= 4 && (in->base == BASE_RIP || (!base && !index))) {
-        u64 disp = in->base == BASE_RIP ? target - (code_addr + in->len) : target;
-
-        memcpy(code + in->disp_at, &disp, in->disp_len);
-        return in->disp_len == 8 || (u64)(s64)(s32)disp == disp;
-    }
-    if ((base && *fixed >> in->base & 1) || (index && *fixed >> in->index & 1))
-        return false;
-    if (base && index && base != index)
-        set_low(base, rest - *index * in->scale, in->addrsize);
-    else if (base && index)
-        set_low(base, (rest & mask_of(in->addrsize)) / (1u + in->scale), in->addrsize);
-    else if (base)
-        set_low(base, rest, in->addrsize);
-    else
-        set_low(index, (rest & mask_of(in->addrsize)) / in->scale, in->addrsize);
-    *fixed |= (base ? 1u << in->base : 0) | (index ? 1u << in->index : 0);
-    return true;
-}
-
-/* Mostly inside the data, sometimes across or onto its edges. */
-static u64 choose_target(struct maker *m, const struct insn_form *f)
-{
-    unsigned bytes = f->mem_bytes ? f->mem_bytes : 8;
-    u64 any = random_below(&m->r, DIFF_RW_PAGES * DIFF_PAGE - bytes);
-
-    switch (random_below(&m->r, 32)) {
-    case 0:
-        return DIFF_DATA + DIFF_PAGE - random_below(&m->r, bytes + 1);
-    case 1:
-        return DIFF_RO_ADDR + random_below(&m->r, DIFF_PAGE - bytes) / bytes * bytes;
-    case 2:
-        return DIFF_RO_ADDR - random_below(&m->r, bytes + 1);
-    case 3:
-        return DIFF_DATA + DIFF_DATA_BYTES - random_below(&m->r, bytes + 1);
-    case 4:
-        return DIFF_DATA - random_below(&m->r, bytes + 1);
-    case 5:
-        return 1ull << 47 | any; /* not canonical */
-    case 6:
-    case 7:
-    case 8:
-        return DIFF_DATA + any;
-    default:
-        return DIFF_DATA + any / bytes * bytes;
-    }
-}
-
 static unsigned written_by(const struct insn *in)
 {
     const struct insn_form *f = in->form;
@@ -133,20 +57,9 @@ static unsigned written_by(const struct insn *in)
     return w;
 }
 
-/* Fixes the contents of a register, if it still has those it started with. */
-static bool need(struct maker *m, unsigned reg, u64 value)
-{
-    if ((m->written | m->fixed) >> reg & 1)
-        return false;
-    m->c->regs.gpr[reg] = value;
-    m->fixed |= 1u << reg;
-    return true;
-}
-
 static bool prepare_string(struct maker *m)
 {
     u64 in_data = DIFF_DATA + DIFF_PAGE + random_below(&m->r, 512) - 256;
-
     u64 out_data = DIFF_DATA + DIFF_PAGE / 2 + random_below(&m->r, 1024);
 
     if (random_below(&m->r, 8) == 0)
@@ -154,23 +67,9 @@ static bool prepare_string(struct maker *m)
     return need(m, RSI, in_data) && need(m, RCX, random_below(&m->r, 40)) && need(m, RDI, out_data);
 }
 
-/* [rsp + disp] stays where it is: RSP has its own page. */
-static bool on_stack(struct maker *m, const struct insn *in, u8 *code)
-{
-    u32 disp = random_below(&m->r, DIFF_PAGE / 2) - DIFF_PAGE / 4;
-
-    if (in->base != RSP || in->index != REG_NONE || m->written >> RSP & 1)
-        return false;
-    if (in->disp_len == 4)
-        memcpy(code + in->disp_at, &disp, 4);
-    return true;
-}
-
 /* What the class asks of registers. */
 static bool prepare(struct maker *m, const struct insn *in, u8 *code, u64 addr)
 {
-    unsigned blocked = m->fixed | m->written;
-
     switch (in->form->cls) {
     case INSN_STRING:
         return prepare_string(m);
@@ -181,15 +80,14 @@ static bool prepare(struct maker *m, const struct insn *in, u8 *code, u64 addr)
         break;
     case INSN_LEAVE:
         return !m->stack_lost && need(m, RBP, DIFF_STACK + DIFF_PAGE / 2 + 8);
+    case INSN_SPECIAL:
+        if (!special_prepare(m, in))
+            return false;
+        break;
     default:
         break;
     }
-    if (in->has_mem && in->form->mem_acc && !on_stack(m, in, code)) {
-        if (!diff_aim(in, code, addr, choose_target(m, in->form), &m->c->regs, &blocked))
-            return false;
-        m->fixed |= blocked & ~m->written;
-    }
-    return true;
+    return !in->has_mem || !in->form->mem_acc || aim_operand(m, in, code, addr);
 }
 
 static u64 undefined_flags(const struct insn *in)
@@ -197,30 +95,44 @@ static u64 undefined_flags(const struct insn *in)
     ZydisDecoder d;
     ZydisDecodedInstruction zi;
 
-    ZydisDecoderInit(&d, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+    ZydisDecoderInit(&d, in->mode == 64 ? ZYDIS_MACHINE_MODE_LONG_64 : ZYDIS_MACHINE_MODE_LEGACY_32,
+                     in->mode == 64 ? ZYDIS_STACK_WIDTH_64 : ZYDIS_STACK_WIDTH_32);
     if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&d, NULL, in->bytes, in->len, &zi)))
         return FL_ARITH;
     return zi.cpu_flags ? zi.cpu_flags->undefined & FL_ARITH : 0;
 }
 
-/* Whether the result may be compared, given the flags that are undefined before it. */
+/* Flags that are undefined before it must not show, be it in a register or in flags that are not. */
+static bool note_flags(struct maker *m, const struct insn *in)
+{
+    const struct insn_form *f = in->form;
+    bool special = f->cls == INSN_SPECIAL;
+    u64 seen = special ? FL_ARITH : f->flags_r;
+
+    if (m->c->undefined_flags & seen)
+        return false;
+    if (!special && !(f->flags_r & f->flags_w))
+        m->c->undefined_flags &= ~(u64)f->flags_w;
+    m->c->undefined_flags |= undefined_flags(in);
+    return true;
+}
+
+/* Whether the result may be compared. */
 static bool note_effects(struct maker *m, const struct insn *in)
 {
     const struct insn_form *f = in->form;
-    u64 undefined = undefined_flags(in);
-    bool may_keep = f->flags_r & f->flags_w;
+    unsigned written = written_by(in);
+    bool pops_rsp = f->cls == INSN_POP && !in->has_mem && in->rm == RSP;
+    bool balanced = f->cls == INSN_PUSH || (f->cls == INSN_POP && !pops_rsp);
 
-    if (f->flags_r & ~f->flags_w & m->c->undefined_flags)
+    if (f->cls == INSN_SPECIAL && f->gpr_implicit_w >> RSP & 1)
+        balanced = f->mnemonic != ZYDIS_MNEMONIC_ENTER;
+    if (m->in_loop && (written & m->fixed & ~(balanced ? 1u << RSP : 0)))
         return false;
-    if (!may_keep)
-        m->c->undefined_flags &= ~(u64)f->flags_w;
-    else if (m->c->undefined_flags & f->flags_r)
+    if (!note_flags(m, in))
         return false;
-    m->c->undefined_flags |= undefined;
-    m->written |= written_by(in);
-    if (written_by(in) >> RSP & 1 && f->cls != INSN_PUSH && f->cls != INSN_POP)
-        m->stack_lost = true;
-    if (f->cls == INSN_POP && !in->has_mem && in->rm == RSP)
+    m->written |= written;
+    if ((written >> RSP & 1 && !balanced) || (f->cls == INSN_POP && !in->has_mem && in->rm == RSP))
         m->stack_lost = true;
     return true;
 }
@@ -229,6 +141,8 @@ static bool unwanted(const struct insn *in)
 {
     /* Processors disagree about the register form of PREFETCH: a nop for Intel, undefined for AMD. */
     if (in->map == MAP_0F && in->opcode == 0x0d && in->mod == 3)
+        return true;
+    if (in->form->cls == INSN_SPECIAL && !special_wanted(in))
         return true;
     switch (in->form->mnemonic) {
     case ZYDIS_MNEMONIC_RDRAND:
@@ -243,7 +157,8 @@ static bool unwanted(const struct insn *in)
 /* Appends one instruction; false if this one cannot be used here (nothing is changed then). */
 static bool append(struct maker *m)
 {
-    const struct template *t = &m->from->list[random_below(&m->r, (unsigned)m->from->n)];
+    const struct catalogue *from = m->plan->from;
+    const struct template *t = &from->list[random_below(&m->r, (unsigned)from->n)];
     struct maker before = *m;
     struct diff_case kept = *m->c;
     struct insn in;
@@ -256,7 +171,6 @@ static bool append(struct maker *m)
         m->c->len += in.len;
         return true;
     }
-    kept.regs.rflags = m->c->regs.rflags;
     *m->c = kept;
     before.r = m->r;
     *m = before;
@@ -292,31 +206,82 @@ static void append_transfer(struct maker *m)
     m->written |= 1u << RSP;
 }
 
-void diff_generate(const struct catalogue *from, u64 seed, u64 number, unsigned max_insns,
-                   struct diff_case *ret)
+static void append_body(struct maker *m)
 {
-    struct maker m = {.from = from, .c = ret};
-    unsigned n;
+    struct diff_case *c = m->c;
+    unsigned n = 1 + random_below(&m->r, m->plan->max_insns);
 
-    memset(ret, 0, sizeof(*ret));
-    random_init(&m.r, seed, number);
-    ret->number = number;
-    ret->memory_seed = random_next(&m.r);
-    diff_random_regs(&m.r, &ret->regs);
-    if (random_below(&m.r, 8) == 0)
-        ret->regs.rflags |= FL_DF;
-    m.fixed = 1u << RSP;
-    n = 1 + random_below(&m.r, max_insns);
-    for (unsigned i = 0; i < n; i++) {
+    for (unsigned i = 0; i < n && c->len + 40 < DIFF_CODE_MAX; i++) {
+        bool alone = m->plan->max_insns == 1;
         u8 *jump = NULL;
 
-        if (max_insns > 1 && random_below(&m.r, 5) == 0 && !ret->undefined_flags)
-            jump = append_jcc(&m);
-        if (max_insns > 1 && random_below(&m.r, 16) == 0 && !m.stack_lost && !jump)
-            append_transfer(&m);
-        for (unsigned tries = 0; tries < 64 && !append(&m); tries++)
+        if (!alone && random_below(&m->r, 5) == 0 && !c->undefined_flags)
+            jump = append_jcc(m);
+        else if (!alone && random_below(&m->r, 16) == 0 && !m->stack_lost)
+            append_transfer(m);
+        for (unsigned tries = 0; tries < 64 && !append(m); tries++)
             continue;
         if (jump)
-            *jump = (u8)(ret->code + ret->len - jump - 1);
+            *jump = (u8)(c->code + c->len - jump - 1);
     }
+}
+
+/* add pointer, imm8; dec counter; jnz start */
+static void append_loop_end(struct maker *m, unsigned counter)
+{
+    u8 code[16];
+    unsigned n = 0;
+
+    for (unsigned reg = 0; reg < 8 && n == 0; reg++)
+        if (m->pointers >> reg & 1) {
+            if (m->plan->mode == 64)
+                code[n++] = 0x48;
+            code[n++] = 0x83;
+            code[n++] = (u8)(0xc0 | reg);
+            code[n++] = (u8)(random_below(&m->r, 128) & (random_below(&m->r, 2) ? 0x7f : 0x60));
+        }
+    code[n++] = 0xff;
+    code[n++] = (u8)(0xc8 | counter);
+    code[n++] = 0x75;
+    code[n] = (u8) - (m->c->len + n + 1);
+    memcpy(m->c->code + m->c->len, code, n + 1);
+    m->c->len += n + 1;
+    m->c->undefined_flags = 0;
+}
+
+/* A counter that nothing else touches; a loop of at most 127 bytes. */
+static bool begin_loop(struct maker *m, unsigned *ret_counter)
+{
+    unsigned counter = random_below(&m->r, 8);
+
+    if (!m->plan->loops || !need(m, counter, 2 + random_below(&m->r, 5)))
+        return false;
+    *ret_counter = counter;
+    m->in_loop = true;
+    return true;
+}
+
+void diff_generate(const struct plan *plan, u64 number, struct diff_case *ret)
+{
+    struct maker m = {.plan = plan, .c = ret, .fixed = 1u << RSP};
+    unsigned counter = 0;
+    bool loop;
+
+    memset(ret, 0, sizeof(*ret));
+    random_init(&m.r, plan->seed, number);
+    ret->number = number;
+    ret->mode = plan->mode;
+    ret->memory_seed = random_next(&m.r);
+    diff_random_regs(&m.r, &ret->regs);
+    for (unsigned i = 0; plan->mode == 32 && i < X86_GPRS; i++)
+        ret->regs.gpr[i] &= 0xffffffff;
+    if (random_below(&m.r, 8) == 0)
+        ret->regs.rflags |= FL_DF;
+    loop = begin_loop(&m, &counter);
+    if (plan->max_insns > 1)
+        make_pointers(&m);
+    append_body(&m);
+    /* What is undefined at the end would be seen at the start: then it is no loop. */
+    if (loop && ret->len < 110 && !(ret->undefined_flags & FL_CF))
+        append_loop_end(&m, counter);
 }

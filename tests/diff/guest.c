@@ -84,19 +84,20 @@ static void build_page_tables(void)
 
 static void build_tables(void)
 {
-    static const u64 gdt[] = {0,
-                              0x00209b0000000000, /* 08: supervisor's code */
-                              0x00cf93000000ffff, /* 10: its data */
-                              0x0020fb0000000000, /* 18: user's code */
-                              0x00cff3000000ffff, /* 20: its data */
-                              0x00008b0000000067 | (u64)AT_TSS << 16,
-                              0};
+    static const u64 gdt[] = {0, 0x00209b0000000000, /* 08: supervisor's code */
+                              0x00cf93000000ffff,    /* 10: its data */
+                              0x0020fb0000000000,    /* 18: user's code */
+                              0x00cff3000000ffff,    /* 20: its data */
+                              /* 28: the TSS */
+                              0x00008b0000000067 | (u64)AT_TSS << 16, 0};
 
     gmem_write(&g.ram, AT_GDT, gdt, sizeof(gdt));
     put64(AT_TSS + 4, HIGH + AT_STACK0);
+    gmem_write(&g.ram, AT_TSS + 0x66, (const u8[]){0xff, 0xff}, 2); /* no I/O permission map */
     for (unsigned i = 0; i < VECTORS; i++) {
         u64 stub = AT_STUBS + i * STUB_BYTES;
-        u64 type = i == VEC_BP ? 0xee : 0x8e; /* interrupt gates; INT3 may come from user code */
+        /* Interrupt gates; INT3 and INTO may come from user code. */
+        u64 type = i == VEC_BP || i == VEC_OF ? 0xee : 0x8e;
 
         put64(AT_IDT + i * 16, (stub & 0xffff) | 0x080000 | type << 40 | (stub & 0xffff0000) << 32);
         put64(AT_IDT + i * 16 + 8, HIGH >> 32);
@@ -167,7 +168,7 @@ static int guest_init(struct err *err)
 }
 
 /* User mode, everything flat. */
-static void set_state(const struct diff_regs *regs)
+static void set_state(unsigned mode, const struct diff_regs *regs)
 {
     struct x86_cpu *s = &g.state;
     const struct x86_seg data = {.limit = ~0u, .attr = 0xc0f3, .sel = 0x23};
@@ -179,7 +180,8 @@ static void set_state(const struct diff_regs *regs)
     s->rflags = regs->rflags;
     for (unsigned i = 0; i < X86_SEGS; i++)
         s->seg[i] = data;
-    s->seg[SEG_CS] = (struct x86_seg){.limit = ~0u, .attr = 0xa0fb, .sel = 0x1b};
+    s->seg[SEG_CS] =
+        (struct x86_seg){.limit = ~0u, .attr = mode == 64 ? 0xa0fb : 0xc0fb, .sel = 0x1b};
     s->tr = (struct x86_seg){.base = HIGH + AT_TSS, .limit = 0x67, .attr = 0x8b, .sel = 0x28};
     s->ldt = (struct x86_seg){.attr = SEG_ATTR_UNUSABLE};
     s->gdt = (struct x86_dtable){.base = HIGH + AT_GDT, .limit = 7 * 8 - 1};
@@ -259,7 +261,7 @@ int diff_run_guest(const struct diff_case *c, struct diff_result *ret)
         return -ENOSYS;
     memset(ret, 0, sizeof(*ret));
     fill_memory(c);
-    set_state(&c->regs);
+    set_state(c->mode, &c->regs);
     accel_bt.vcpu_set(g.vcpu, &g.state, &err);
     signal(SIGALRM, too_late);
     alarm(SECONDS);

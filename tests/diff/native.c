@@ -21,6 +21,8 @@
 #define SW_SIZE 480
 #define XSTATE_BV 512
 #define AVX_AT 576
+#define LINUX_CS32 0x23ull /* selectors that Linux has for every process */
+#define LINUX_SS 0x2bull
 #define X87_BIT 1u
 #define SSE_BIT 2u
 #define AVX_BIT 4u
@@ -55,7 +57,7 @@ static u32 frame_bytes(const u8 *frame)
     return n < FRAME_MAX ? n : FRAME_MAX;
 }
 
-static void load_case(ucontext_t *uc, const struct diff_regs *r)
+static void load_case(ucontext_t *uc, unsigned mode, const struct diff_regs *r)
 {
     u8 *frame = (u8 *)uc->uc_mcontext.fpregs;
     u64 bv = X87_BIT | SSE_BIT | AVX_BIT | (run.mask_at ? MASK_BIT : 0);
@@ -64,6 +66,10 @@ static void load_case(ucontext_t *uc, const struct diff_regs *r)
         uc->uc_mcontext.gregs[gregs_of[i]] = (greg_t)r->gpr[i];
     uc->uc_mcontext.gregs[REG_RIP] = (greg_t)r->rip;
     uc->uc_mcontext.gregs[REG_EFL] = (greg_t)r->rflags;
+    if (mode == 32)
+        uc->uc_mcontext.gregs[REG_CSGSFS] =
+            (uc->uc_mcontext.gregs[REG_CSGSFS] & 0x0000ffffffff0000) | (greg_t)LINUX_SS << 48 |
+            LINUX_CS32;
     memcpy(frame, r->fx, 464); /* what follows is the kernel's */
     memcpy(frame + XSTATE_BV, &bv, 8);
     memcpy(frame + AVX_AT, r->ymm_high, sizeof(r->ymm_high));
@@ -132,7 +138,7 @@ static void on_signal(int sig, siginfo_t *info, void *context)
 
         run.now = NULL;
         keep_context(uc);
-        load_case(uc, &c->regs);
+        load_case(uc, c->mode, &c->regs);
     } else if (run.result) {
         store_result(uc, run.result);
         run.result = NULL;
@@ -164,6 +170,8 @@ static int prepare(void)
         !map_at(DIFF_STACK, DIFF_PAGE, PROT_READ | PROT_WRITE))
         return -ENOTSUP;
     mprotect((void *)(uintptr_t)DIFF_RO_ADDR, DIFF_PAGE, PROT_READ);
+    /* 64-bit code does without; 32-bit code will need them. */
+    __asm__ volatile("mov %0, %%ds; mov %0, %%es" ::"r"((u32)LINUX_SS));
     run.ready = true;
     return 0;
 }

@@ -12,7 +12,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
-#include "generate.h"
+#include "maker.h"
 #include "model.h"
 #include "native.h"
 
@@ -310,6 +310,7 @@ static bool probe_once(struct probe *p, const struct template *t)
     if (!template_emit(t, &p->r, &p->in) || cannot_probe(&p->in))
         return false;
     memset(&p->c, 0, sizeof(p->c));
+    p->c.mode = 64;
     memcpy(p->c.code, p->in.bytes, p->in.len);
     p->c.len = p->in.len;
     diff_random_regs(&p->r, &p->c.regs);
@@ -346,7 +347,8 @@ int main(void)
 {
     static struct diff_result first;
     const char *rounds = getenv("TRAPEZE_DIFF_ROUNDS");
-    struct diff_case nothing = {.regs = {.rip = DIFF_CODE, .rflags = 2, .fx = {0x7f, 3}}};
+    struct diff_case nothing = {.mode = 64,
+                                .regs = {.rip = DIFF_CODE, .rflags = 2, .fx = {0x7f, 3}}};
     struct cpu_model m;
     struct catalogue forms;
 
@@ -359,7 +361,7 @@ int main(void)
     native_protect(DIFF_RO_ADDR, PROT_READ | PROT_WRITE);
     model_init(&m, native_has_masks());
     insn_init(&m);
-    catalogue_init(&forms, 1u << INSN_COPY | 1u << INSN_LEA | 1u << INSN_NOP | 1u << INSN_MOFFS,
+    catalogue_init(&forms, 64, 1u << INSN_COPY | 1u << INSN_LEA | 1u << INSN_NOP | 1u << INSN_MOFFS,
                    native_has_masks());
     for (size_t i = 0; i < forms.n; i++)
         probe_form(&forms.list[i], i, rounds ? (unsigned)strtoul(rounds, NULL, 0) : 2);
