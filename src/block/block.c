@@ -17,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
@@ -26,6 +27,7 @@
 #define INLINE_BYTES_MAX (512 * KiB)
 #define INLINE_SLOW_NS 2000000ll
 #define INLINE_PAUSE_NS 100000000ll
+#define INLINE_WATCHED 256
 #define ZEROS_BYTES (64 * KiB)
 
 static s64 now_ns(void)
@@ -269,19 +271,34 @@ static int try_read(struct block *b, struct block_req *r)
     return -EAGAIN; /* errors and short reads too: the engine tries again and reports */
 }
 
+static u64 times_waited(void)
+{
+    struct rusage u;
+
+    return getrusage(RUSAGE_THREAD, &u) ? 0 : (u64)u.ru_nvcsw;
+}
+
 /* Buffered writes know no NOWAIT on common file systems. They nearly always just copy; when one did
- * wait, the next ones go to the engine for a while. */
+ * wait, the next ones go to the engine for a while. One that only took long may have lost the
+ * processor to somebody else, so it makes us look at the next ones more closely: did they sleep? */
 static int try_write(struct block *b, struct block_req *r)
 {
     s64 start = now_ns(), end;
+    bool watched = atomic_load(&b->watched) > 0;
+    u64 waited = watched ? times_waited() : 0;
     ssize_t n;
 
     if (start < atomic_load(&b->slow_until_ns))
         return -EAGAIN;
     n = pwritev(b->fd, r->iov, (int)r->niov, (off_t)r->offset);
     end = now_ns();
-    if (end - start > INLINE_SLOW_NS)
-        atomic_store(&b->slow_until_ns, end + INLINE_PAUSE_NS);
+    if (watched)
+        atomic_fetch_sub(&b->watched, 1);
+    if (end - start > INLINE_SLOW_NS) {
+        if (watched && times_waited() != waited)
+            atomic_store(&b->slow_until_ns, end + INLINE_PAUSE_NS);
+        atomic_store(&b->watched, INLINE_WATCHED);
+    }
     if (n != (ssize_t)r->len)
         return -EAGAIN;
     atomic_fetch_add(&b->written, 1);

@@ -28,6 +28,7 @@ struct block {
     atomic_bool no_nowait; /* the file system does not know RWF_NOWAIT */
     atomic_llong
         slow_until_ns;     /* inline writes waited lately: leave them to the engine until then */
+    atomic_int watched;    /* so many more inline writes are looked at closely */
     atomic_ullong written; /* counts changes to the image */
     atomic_ullong flushed; /* the value of `written` that is known to be on the disk */
     atomic_bool
