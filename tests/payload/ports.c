@@ -19,6 +19,7 @@
 #define MSR_X2APIC_SELF 0x83f
 #define ICR_MODE_NMI (4u << 8)
 #define ICR_MODE_MASK (7u << 8)
+#define ICR_OTHERS (3u << 18)
 
 static void line_done(struct machine *m)
 {
@@ -195,10 +196,12 @@ static bool intc_write_msr(void *opaque, unsigned cpu, u32 msr, u64 value)
     case MSR_X2APIC_SELF:
         request(m, value & 0xff);
         return true;
-    case MSR_X2APIC_ICR: /* every destination is this processor */
+    case MSR_X2APIC_ICR: /* there are no others; every other destination is this processor */
+        if ((value & ICR_OTHERS) == ICR_OTHERS)
+            return true;
         if ((value & ICR_MODE_MASK) == ICR_MODE_NMI)
             m->ops->vcpu_event(m->vcpu, VCPU_EV_NMI);
-        else
+        else if (!(value & ICR_MODE_MASK))
             request(m, value & 0xff);
         return true;
     default:

@@ -71,6 +71,11 @@ start64:
     mov %eax, %gs
     mov $stack_top, %rsp
     xor %ebp, %ebp
+    mov $low_load, %esi
+    mov $low_start, %edi
+    mov $low_end, %ecx
+    sub %edi, %ecx
+    rep movsb
     call trap_init
     call payload_main
     call finish
