@@ -19,6 +19,8 @@ compat_regs:
 
 /* Addresses wrap at 4 GiB: 0xfffffff0 + 0x10 + (a word of ours). */
 compat_wrap:
+    mov $SEL_UDATA, %eax /* iret to ring 3 has emptied them: they were ring 0's */
+    mov %eax, %ds
     mov $0xfffffff0, %eax
     mov compat_word + 0x10(%eax), %ebx
     int $0x80
@@ -50,6 +52,9 @@ compat_fault:
     hlt
 
 compat_string:
+    mov $SEL_UDATA, %eax
+    mov %eax, %ds
+    mov %eax, %es
     mov $compat_word, %esi
     mov $compat_buffer, %edi
     mov $4, %ecx
