@@ -250,7 +250,9 @@ void gen_copy(struct gen *g)
         copy_registers(g, in);
         return;
     }
-    bool far_seg = !g->code64 && (in->seg == SEG_FS || in->seg == SEG_GS);
+    /* Segments that the mode does not promise to be flat, and code segments, which are never writable. */
+    bool far_seg = !g->code64 && (in->seg == SEG_FS || in->seg == SEG_GS ||
+                                  (in->seg == SEG_CS && (in->form->mem_acc & ACC_W)));
     if (!g->plain || g->careful[g->i] || far_seg || gen_copy_needs_care(in)) {
         copy_carefully(g, in);
         return;

@@ -476,6 +476,8 @@ struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
     if (f->align && (lin & (f->mem_bytes - 1u)))
         raise_error(c, VEC_GP, 0);
     place_access(c, lin, f->mem_bytes, f->mem_acc);
+    if ((c->mode & MODE_ALIGN) && f->mem_bytes <= 8 && (lin & (f->mem_bytes - 1u)))
+        raise_error(c, VEC_AC, 0);
     if (v->access.bounced) {
         v->access.host = v->bounce + (lin & 63);
         if (f->mem_acc & ACC_R)
