@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -86,12 +87,21 @@ static const struct accel_ops *find_accel(const char *name)
     return NULL;
 }
 
+/* Memory around everything the accelerator maps, full of zeros: a translator that reads there by mistake must get a wrong
+ * value and not a fault, from which it would recover. Not given back. */
+static void surround(void)
+{
+    mmap(NULL, 64 * GiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+}
+
 static int machine_init(struct machine *m, const char *payload, struct err *err)
 {
     static struct x86_cpu state;
     u32 entry = 0;
-    int rc = gmem_init(&m->ram, RAM_BYTES, err);
+    int rc;
 
+    surround();
+    rc = gmem_init(&m->ram, RAM_BYTES, err);
     if (!rc)
         rc = machine_ports_init(m, err);
     if (!rc)

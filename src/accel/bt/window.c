@@ -12,12 +12,15 @@
 
 #define SPAN_MAX 1024
 #define VALUES 96
+/* Distances are followed no farther than this: they must never wrap, or a register 4 GiB away would pass for one
+ * that is near, and its access for checked. */
+#define DISTANCE_MAX 65536
 
 /* Addresses are followed as values: `mov`, `lea` with a constant, additions and pushes give a register a known distance
  * from a value that another register had. Accesses are collected by value, whatever register names it. */
 struct place {
     u8 value;
-    s32 off;
+    s32 off;                   /* at most DISTANCE_MAX either way */
 };
 
 /* A window being collected for one value. */
@@ -45,17 +48,36 @@ static void new_value(struct collect *k, unsigned reg)
         k->nvalues++;
 }
 
+static void move_place(struct collect *k, unsigned reg, struct place from, s64 by)
+{
+    s64 off = from.off + by;
+
+    if (off < -DISTANCE_MAX || off > DISTANCE_MAX)
+        new_value(k, reg);
+    else
+        k->reg[reg] = (struct place){.value = from.value, .off = (s32)off};
+}
+
+/* Is `number`, an operand of the kind `which` (see insn_form.reg_is_byte), (part of) register reg? AH..BH are parts of
+ * RAX..RBX. */
+static bool names_gpr(const struct insn *in, unsigned number, unsigned which, unsigned reg)
+{
+    bool high = (in->form->reg_is_byte & which) && !in->rex && in->enc == ENC_LEGACY && number >= 4 && number < 8;
+
+    return (high ? number - 4 : number) == reg;
+}
+
 static bool writes_gpr(const struct insn *in, unsigned reg)
 {
     const struct insn_form *f = in->form;
 
-    return (f->gpr_implicit_w >> reg & 1) || ((f->reg_acc & ACC_W) && in->reg == reg) ||
-           (in->mod == 3 && (f->rm_acc & ACC_W) && in->rm == reg) || ((f->opreg_acc & ACC_W) && in->rm == reg) ||
-           ((f->vvvv_acc & ACC_W) && in->vvvv == reg);
+    return (f->gpr_implicit_w >> reg & 1) || ((f->reg_acc & ACC_W) && names_gpr(in, in->reg, 1, reg)) ||
+           (in->mod == 3 && (f->rm_acc & ACC_W) && names_gpr(in, in->rm, 2, reg)) ||
+           ((f->opreg_acc & ACC_W) && names_gpr(in, in->rm, 4, reg)) || ((f->vvvv_acc & ACC_W) && in->vvvv == reg);
 }
 
 /* Does the instruction set register *ret_to to *ret_from plus a constant? (64-bit moves, additions, stack operations) */
-static bool sets_by_constant(const struct insn *in, unsigned *ret_to, unsigned *ret_from, s32 *ret_by)
+static bool sets_by_constant(const struct insn *in, unsigned *ret_to, unsigned *ret_from, s64 *ret_by)
 {
     u8 cls = in->form->cls;
     bool wide = in->opsize == 8 && in->map == MAP_1 && in->enc == ENC_LEGACY;
@@ -68,13 +90,13 @@ static bool sets_by_constant(const struct insn *in, unsigned *ret_to, unsigned *
     }
     if (cls == INSN_COPY && wide && in->mod == 3 && (in->opcode == 0x83 || in->opcode == 0x81) && (in->reg == 0 || in->reg == 5)) {
         *ret_to = *ret_from = in->rm;
-        *ret_by = in->reg == 0 ? (s32)in->imm : -(s32)in->imm;
+        *ret_by = in->reg == 0 ? (s64)in->imm : -(s64)in->imm;
         return true;
     }
     if (cls == INSN_LEA && in->opsize == 8 && in->addrsize == 8 && in->base < X86_GPRS && in->index == REG_NONE) {
         *ret_to = in->reg;
         *ret_from = in->base;
-        *ret_by = (s32)in->disp;
+        *ret_by = in->disp;
         return true;
     }
     return false;
@@ -100,7 +122,7 @@ static void add_access(struct collect *k, unsigned base, unsigned i, s64 disp, u
     struct place at = k->reg[base];
     struct draft *d = &k->draft[at.value];
 
-    if (at.value == VALUES || disp < -65536 || disp > 65536 || at.off < -65536 || at.off > 65536 || size == 0)
+    if (at.value == VALUES || disp < -DISTANCE_MAX || disp > DISTANCE_MAX || size == 0)
         return;
     s32 from = at.off + (s32)disp, to = from + (s32)size;
     if (d->count && MAX(to, d->hi) - MIN(from, d->lo) > SPAN_MAX)
@@ -138,21 +160,19 @@ static void note_accesses(struct collect *k, const struct insn *in, unsigned i)
 static void note_writes(struct collect *k, const struct insn *in)
 {
     unsigned to, from;
-    s32 by;
+    s64 by;
 
     if (is_stack_class(in) && !in->opsize_prefix) {
-        k->reg[RSP].off += stack_move(in);
+        move_place(k, RSP, k->reg[RSP], stack_move(in));
         if (in->form->cls == INSN_POP && !in->has_mem && in->rm < S1)
             new_value(k, in->rm);
         return;
     }
     if (sets_by_constant(in, &to, &from, &by) && to < S1) {
-        if (from < S1) {
-            k->reg[to] = k->reg[from];
-            k->reg[to].off += by;
-        } else {
+        if (from < S1)
+            move_place(k, to, k->reg[from], by);
+        else
             new_value(k, to);
-        }
         return;
     }
     bool wild = in->form->cls != INSN_COPY && in->form->cls != INSN_LEA && in->form->cls != INSN_NOP &&
@@ -172,7 +192,7 @@ static bool move_up(const struct gen *g, unsigned i, unsigned base, s32 *moved)
     const struct insn *in = &g->insn[i - 1];
     u8 cls = in->form->cls;
     unsigned to, from;
-    s32 by;
+    s64 by;
 
     if (cls != INSN_COPY && cls != INSN_LEA && cls != INSN_NOP && cls != INSN_JCC)
         return false;
@@ -180,7 +200,9 @@ static bool move_up(const struct gen *g, unsigned i, unsigned base, s32 *moved)
         return cls != INSN_LEA || in->reg != base;
     if (!sets_by_constant(in, &to, &from, &by) || to != base || from != base)
         return false;
-    *moved += by;
+    if (*moved + by < -DISTANCE_MAX || *moved + by > DISTANCE_MAX)
+        return false;
+    *moved += (s32)by;
     return true;
 }
 
