@@ -245,14 +245,24 @@ int cgroup_make(struct cgroup *cg, struct err *err)
     return 0;
 }
 
-int cgroup_attach(const struct cgroup *cg, int pid, struct err *err)
+static bool is_in_part(const struct cgroup *cg, size_t i, enum cgroup_part part)
+{
+    bool memory = !cg->dirs[i].v2 && &cg->dirs[i] == cgroup_find(cg, "memory");
+
+    return part == CGROUP_ALL || memory == (part == CGROUP_MEMORY);
+}
+
+int cgroup_attach(const struct cgroup *cg, enum cgroup_part part, int pid, struct err *err)
 {
     char text[16];
 
     snprintf(text, sizeof(text), "%d", pid);
     for (size_t i = 0; i < cg->n; i++) {
-        int rc = cgroup_write(&cg->dirs[i], "cgroup.procs", text, err);
+        int rc;
 
+        if (!is_in_part(cg, i, part))
+            continue;
+        rc = cgroup_write(&cg->dirs[i], "cgroup.procs", text, err);
         if (rc < 0 && cg->rootless && (rc == -EACCES || rc == -EPERM || rc == -ENOENT))
             continue;
         if (rc < 0)

@@ -33,8 +33,10 @@ int cgroup_plan(struct cgroup *cg, struct pool *p, const char *path, const char 
                 struct err *err);
 /* Makes the directories. What was made before a failure is marked and removed by cgroup_remove. */
 int cgroup_make(struct cgroup *cg, struct err *err);
+/* Which hierarchies cgroup_attach means. A v2 tree counts as "not memory": it is entered as a whole. */
+enum cgroup_part { CGROUP_ALL, CGROUP_NOT_MEMORY, CGROUP_MEMORY };
 /* Puts a process in. */
-int cgroup_attach(const struct cgroup *cg, int pid, struct err *err);
+int cgroup_attach(const struct cgroup *cg, enum cgroup_part part, int pid, struct err *err);
 /* Removes directories and the groups below them; waits for dying processes. Missing ones are fine. */
 int cgroup_remove(const struct cgroup *cg, struct err *err);
 

@@ -262,6 +262,18 @@ static int spawn(struct creation *c, struct err *err)
     return 0;
 }
 
+/*
+ * init enters the memory group last, so that its own work (mounts, namespaces, pages it shares with us) does
+ * not count against a small limit. Contents that it copies for the container do count.
+ */
+static bool memory_is_late(const struct creation *c)
+{
+    for (size_t i = 0; i < c->spec.mount_count; i++)
+        if (c->init.plans[i].opts.copy_up)
+            return false;
+    return true;
+}
+
 static int set_up_cgroups(struct creation *c, struct err *err)
 {
     struct cgroup *cg = &c->state.cgroup;
@@ -270,7 +282,7 @@ static int set_up_cgroups(struct creation *c, struct err *err)
     if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     if (cgroup_make(cg, err) < 0 || cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
-        cgroup_attach(cg, c->pid, err) < 0)
+        cgroup_attach(cg, memory_is_late(c) ? CGROUP_NOT_MEMORY : CGROUP_ALL, c->pid, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     if (rdt_apply(&c->state, c->spec.intel_rdt, c->pid, err) < 0)
         return -err->code;
@@ -320,6 +332,8 @@ static int answer(struct creation *c, const struct sync_msg *msg, struct err *er
         rc = run_hooks(c, err);
         break;
     case SYNC_READY:
+        if (memory_is_late(c) && cgroup_attach(&c->state.cgroup, CGROUP_MEMORY, c->pid, err) < 0)
+            return -err->code;
         return task_apply(&c->spec.process, c->pid, err);
     default:
         return err_set(err, EPROTO, "unexpected message %u from init", msg->kind);

@@ -357,7 +357,7 @@ static int start(struct exec *x, struct err *err)
     int rc;
 
     if (spawn(x, err) < 0 || task_set_cpus(x->pid, x->process.cpus_initial, err) < 0 ||
-        cgroup_attach(&x->state.cgroup, x->pid, err) < 0 ||
+        cgroup_attach(&x->state.cgroup, CGROUP_ALL, x->pid, err) < 0 ||
         task_set_cpus(x->pid, x->process.cpus_final, err) < 0 ||
         sync_expect(x->sync, SYNC_READY, NULL, err) < 0 || task_apply(&x->process, x->pid, err) < 0)
         return err_wrap(err, "unable to start container process");
