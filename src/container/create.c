@@ -150,9 +150,8 @@ int create_load(struct creation *c, struct runtime *rt, const struct create_opts
                             .no_new_keyring = opts->no_new_keyring,
                             .privileged = !rt->rootless};
     memset(c->init.ns_fds, 0xff, sizeof(c->init.ns_fds));
-    if (state_check_id(opts->id, err) < 0 || parse_preserve_fds(c, err) < 0)
-        return -err->code;
-    if (read_bundle(c, err) < 0 || check_terminal(c, err) < 0)
+    if (state_check_id(opts->id, err) < 0 || read_bundle(c, err) < 0 || parse_preserve_fds(c, err) < 0 ||
+        check_terminal(c, err) < 0)
         return -err->code;
     bundle = c->state.bundle;
     rootfs = c->state.rootfs;
@@ -331,9 +330,10 @@ static int answer(struct creation *c, const struct sync_msg *msg, struct err *er
     case SYNC_MOUNTED:
         rc = run_hooks(c, err);
         break;
+    case SYNC_MEMORY:
+        rc = memory_is_late(c) ? cgroup_attach(&c->state.cgroup, CGROUP_MEMORY, c->pid, err) : 0;
+        break;
     case SYNC_READY:
-        if (memory_is_late(c) && cgroup_attach(&c->state.cgroup, CGROUP_MEMORY, c->pid, err) < 0)
-            return -err->code;
         return task_apply(&c->spec.process, c->pid, err);
     default:
         return err_set(err, EPROTO, "unexpected message %u from init", msg->kind);

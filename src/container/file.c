@@ -19,11 +19,11 @@ int file_read_all(int fd, size_t max, char **ret, size_t *ret_len)
         ssize_t n;
 
         if (size - used < 2) {
-            char *grown = size > max ? NULL : realloc(buf, size * 2);
+            char *grown = realloc(buf, size * 2);
 
             if (!grown) {
                 free(buf);
-                return size > max ? -EFBIG : -ENOMEM;
+                return -ENOMEM;
             }
             buf = grown;
             size *= 2;
@@ -44,6 +44,10 @@ int file_read_all(int fd, size_t max, char **ret, size_t *ret_len)
             return 0;
         }
         used += (size_t)n;
+        if (used > max) {
+            free(buf);
+            return -EFBIG;
+        }
     }
     return -ENOMEM;
 }

@@ -3,9 +3,10 @@
  *
  *   runtime                      init
  *      | clone                     | namespaces, root file system       (at the same time as the cgroups)
- *      | cgroups, SYNC_CGROUPS --> | cgroup namespace, cgroup mounts
+ *      | cgroups, SYNC_CGROUPS --> | cgroup mounts
  *      | hooks        <-- MOUNTED  | (only when something waits for it)
- *      |                           | createContainer hooks, pivot_root, masks, sysctl, terminal, ids
+ *      |                           | createContainer hooks, terminal, masks, pivot_root, sysctl
+ *      | memory cgroup  <-- MEMORY | cgroup namespace, ids, capabilities
  *      | rlimits        <-- READY  |
  *      | GO -->                    | waits for `start` at start.sock, or goes on for `run`
  *                                  | startContainer hooks, seccomp, capabilities, execve
@@ -60,6 +61,14 @@ int init_wait_cgroups(struct init *in, struct err *err)
     if (!in->cgroups_told && wait_for(in, SYNC_CGROUPS, err) < 0)
         return -err->code;
     in->cgroups_done = true;
+    return 0;
+}
+
+/* The namespace's roots are the groups we are in when it is made, so this comes after the last of them. */
+static int enter_last_cgroup(struct init *in, struct err *err)
+{
+    if (init_wait_cgroups(in, err) < 0 || init_ask(in, SYNC_MEMORY, err) < 0)
+        return -err->code;
     if (spec_new_ns(in->spec, NS_CGROUP) && unshare(CLONE_NEWCGROUP) < 0)
         return err_sys(err, errno, "make a cgroup namespace");
     return 0;
@@ -188,7 +197,7 @@ static int set_up(struct init *in, bool staged, struct err *err)
         return -err->code;
     if (set_names(s, err) < 0 || set_sysctls(in, err) < 0)
         return -err->code;
-    if (init_wait_cgroups(in, err) < 0 || task_apply_self(s, err) < 0 ||
+    if (enter_last_cgroup(in, err) < 0 || task_apply_self(s, err) < 0 ||
         lsm_apply(in->procfd, in->process, err) < 0)
         return -err->code;
     return process_become(in, err);

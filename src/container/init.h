@@ -46,7 +46,7 @@ int device_make_all(struct init *in, struct err *err);
 /* cgroup_mount.c: what stands for a mount of type cgroup. */
 int cgroup_mount(struct init *in, const struct spec_mount *m, const struct mount_plan *plan,
                  int target, struct err *err);
-/* Waits for the runtime to have put us into our cgroups, once; then makes the cgroup namespace. */
+/* Waits for the runtime to have put us into our cgroups, once. */
 int init_wait_cgroups(struct init *in, struct err *err);
 /* Asks the runtime and waits for GO. News about the cgroups may come first and is remembered. */
 int init_ask(struct init *in, int question, struct err *err);

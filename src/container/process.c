@@ -131,12 +131,15 @@ static int limit_caps(struct init *in, const struct caps_own *own, struct err *e
     return caps_drop_bounding(p->caps[CAPS_BOUNDING], err);
 }
 
-static int enter_cwd(const char *cwd, struct err *err)
+/* Resolved inside the root and without magic links; getcwd then confirms what resolution promised. */
+static int enter_cwd(const struct init *in, struct err *err)
 {
+    auto_close int fd = path_open(in->root, in->process->cwd, O_PATH | O_DIRECTORY);
     char now[4096];
 
-    if (chdir(cwd) < 0)
-        return err_sys(err, errno, "chdir to cwd (\"%s\") set in config.json failed", cwd);
+    if (fd < 0 || fchdir(fd) < 0)
+        return err_sys(err, fd < 0 ? -fd : errno, "chdir to cwd (\"%s\") set in config.json failed",
+                       in->process->cwd);
     if (!getcwd(now, sizeof(now)) || now[0] != '/')
         return err_set(err, ENOENT,
                        "current working directory is outside of container mount namespace root -- "
@@ -209,11 +212,11 @@ int process_become(struct init *in, struct err *err)
     own_stdio(p);
     umask(p->has_umask ? p->umask : 0022);
     /* As root first: the directory may be closed to the user. Then as the user: root may be squashed. */
-    enter_cwd(p->cwd, &first);
+    enter_cwd(in, &first);
     if (task_set_limits(p, err) < 0 || caps_read_own(&own, err) < 0 ||
         limit_caps(in, &own, err) < 0 || set_ids(in, err) < 0 || keep_for_finish(in, &own, err) < 0)
         return -err->code;
-    if (first.code && enter_cwd(p->cwd, err) < 0)
+    if (first.code && enter_cwd(in, err) < 0)
         return -err->code;
     /* A change of ids resets both of these by the kernel's own rules (prctl(2)). */
     prctl(PR_SET_DUMPABLE, 0);

@@ -12,6 +12,7 @@ enum sync_kind {
     SYNC_MAP_ME,  /* to the runtime: write my id maps */
     SYNC_PID,     /* to the runtime: the process you wanted has this pid (value) */
     SYNC_MOUNTED, /* to the runtime: namespaces and mounts stand; run your hooks */
+    SYNC_MEMORY,  /* to the runtime: my own work is done, put me into the memory group too */
     SYNC_READY,   /* to the runtime: everything but the program's start is done */
     SYNC_NOTIFY,  /* to the runtime: the seccomp listener comes with this message */
     SYNC_STARTED, /* to `start`: the program has begun (or will the moment the socket closes) */

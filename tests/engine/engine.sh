@@ -36,8 +36,10 @@ begin() {
 finish() {
     local status=$?
     declare -F clean >/dev/null && clean
-    for pid in "${PIDS[@]}"; do kill "$pid" 2>/dev/null; done
-    for pid in "${PIDS[@]}"; do wait "$pid" 2>/dev/null; done
+    # Daemons write their pids down: steps run in subshells, which cannot tell us.
+    for pid in "${PIDS[@]}" $(cat "$WORK"/*/pid 2>/dev/null); do
+        kill "$pid" 2>/dev/null && timeout 20 tail --pid="$pid" -s 0.1 -f /dev/null
+    done
     awk -v w="$WORK" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r | xargs -r -n1 umount -l
     rm -rf "$WORK"
     [ "$STEP" = 0 ] || echo "1..$STEP"
@@ -104,6 +106,5 @@ start_dockerd() {
     ${IN:-} /usr/sbin/dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" \
         -H "unix://$dir/sock" --iptables=false --add-runtime "trapeze=$OCI" --default-runtime trapeze "$@" \
         >"$dir/log" 2>&1 &
-    PIDS+=($!)
     eventually 60 /usr/bin/docker -H "unix://$dir/sock" version
 }

@@ -1,0 +1,333 @@
+# The configuration, subject by subject (OCI runtime specification 1.3): it says so, the container shows it.
+load oci.bash
+
+setup() { oci_setup; }
+teardown() { oci_teardown; }
+
+@test "namespaces: new ones, the host's, and one joined by path" {
+    args sh -c 'for n in net uts ipc pid mnt cgroup; do readlink /proc/self/ns/$n; done'
+    config '.linux.namespaces |= map(select(.type != "network"))'
+    run oci run -b "$BUNDLE" "$ID"
+    [ "${lines[0]}" = "$(readlink /proc/self/ns/net)" ]
+    [ "${lines[1]}" != "$(readlink /proc/self/ns/uts)" ]
+    [ "${lines[4]}" != "$(readlink /proc/self/ns/mnt)" ]
+    config '.linux.namespaces += [{"type": "network"}]'
+    start_sleeper
+    pid=$(oci state "$ID" | jq .pid)
+    args sh -c 'for n in net pid; do readlink /proc/self/ns/$n; done'
+    config '.linux.namespaces |= map(if .type == "network" then .path = "/proc/\($p)/ns/net"
+        elif .type == "pid" then .path = "/proc/\($p)/ns/pid" else . end)' --arg p "$pid"
+    run oci run -b "$BUNDLE" "$ID-b"
+    [ "${lines[0]}" = "$(readlink "/proc/$pid/ns/net")" ]
+    [ "${lines[1]}" = "$(readlink "/proc/$pid/ns/pid")" ]
+}
+
+@test "time namespace with offsets" {
+    [ -e /proc/self/ns/time ] || skip "no time namespaces here"
+    config '.linux.namespaces += [{"type": "time"}] | .linux.timeOffsets = {"boottime": {"secs": 1000000000}}'
+    args sh -c 'cut -d. -f1 /proc/uptime'
+    run oci run -b "$BUNDLE" "$ID"
+    [ "$output" -gt 1000000000 ]
+}
+
+@test "user namespace with mappings, alone and joined" {
+    config '.linux.namespaces += [{"type": "user"}] | .root.readonly = false
+        | .linux.uidMappings = [{"containerID": 0, "hostID": 100000, "size": 1000}] | .linux.gidMappings = .linux.uidMappings'
+    args sh -c 'id -u; tr -s " " </proc/self/uid_map; echo x >/dev/null && echo device'
+    chown 100000:100000 "$BUNDLE/rootfs/tmp"
+    runs 0 $'0\n 0 100000 1000\ndevice'
+    start_sleeper
+    pid=$(oci state "$ID" | jq .pid)
+    [ "$(stat -c %u "/proc/$pid")" = 100000 ]
+    run oci exec "$ID" sh -c 'id -u; cat /proc/self/uid_map'
+    [[ $output == 0*100000* ]]
+    config 'del(.linux.uidMappings, .linux.gidMappings) | .linux.namespaces |= map(if .type == "user" then
+        .path = "/proc/\($p)/ns/user" else . end)' --arg p "$pid"
+    args readlink /proc/self/ns/user
+    run oci run -b "$BUNDLE" "$ID-b"
+    [ "$output" = "$(readlink "/proc/$pid/ns/user")" ]
+}
+
+@test "rootless: a normal user's container" {
+    id nobody >/dev/null && command -v su >/dev/null || skip "no user nobody"
+    chmod 755 "$BATS_RUN_TMPDIR" "$BATS_RUN_TMPDIR"/test "$WORK" "$BUNDLE" 2>/dev/null || true
+    rm "$BUNDLE/config.json"
+    chown nobody "$BUNDLE"
+    mkdir "$WORK/run" && chown nobody "$WORK/run"
+    su -s /bin/sh nobody -c "test -r '$BUNDLE/rootfs/bin/busybox'" || skip "the test's folder is closed to others"
+    su -s /bin/sh nobody -c "'$OCI' spec --rootless -b '$BUNDLE'"
+    config '.process.terminal = false'
+    args sh -c 'id -u; cat /proc/self/uid_map'
+    chmod 644 "$BUNDLE/config.json"
+    run su -s /bin/sh nobody -c "XDG_RUNTIME_DIR='$WORK/run' '$OCI' run -b '$BUNDLE' $ID"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output == *0*$(id -u nobody)*1 ]]
+}
+
+@test "mounts: options, binds of files and directories, propagation, tmpcopyup" {
+    mkdir "$WORK/src" "$BUNDLE/rootfs/data"
+    echo one >"$WORK/src/one"
+    echo old >"$BUNDLE/rootfs/data/old"
+    chmod 750 "$BUNDLE/rootfs/data"
+    config '.root.readonly = false | .mounts += [
+        {"destination": "/dir", "type": "bind", "source": $s, "options": ["rbind", "ro", "nosuid", "rprivate"]},
+        {"destination": "/deep/er/file", "type": "bind", "source": ($s + "/one"), "options": ["bind", "noexec"]},
+        {"destination": "/data", "type": "tmpfs", "source": "tmpfs", "options": ["tmpcopyup", "ro", "size=1m"]},
+        {"destination": "/shared", "type": "tmpfs", "source": "tmpfs", "options": ["shared", "nodev", "mode=700"]}]' --arg s "$WORK/src"
+    args sh -c 'cat /dir/one /deep/er/file /data/old; stat -c %a /data; grep -E " (/dir|/data|/shared|/deep/er/file) " /proc/self/mountinfo'
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [ "${lines[0]}${lines[1]}${lines[2]}${lines[3]}" = oneoneold750 ]
+    grep -q '/dir ro,nosuid' <<<"$output"
+    grep -q '/deep/er/file rw,noexec' <<<"$output"
+    grep -q '/data ro' <<<"$output"
+    grep -q '/shared rw,nodev.*shared:' <<<"$output"
+}
+
+@test "mounts: a file system's own refusal is told in its words" {
+    config '.mounts += [{"destination": "/tmp", "type": "tmpfs", "source": "tmpfs", "options": ["size=many"]}]'
+    args true
+    runs 1 "Bad value for 'size'"
+    config '.mounts[-1].options = ["bogus"]'
+    runs 1 "bogus"
+    config '.mounts[-1] = {"destination": "/tmp", "type": "bind", "source": "/no/where", "options": ["bind"]}'
+    runs 1 'bind mount source /no/where: No such file or directory'
+}
+
+@test "mounts: id-mapped" {
+    mkdir "$WORK/src"
+    touch "$WORK/src/file"
+    chown 5:5 "$WORK/src/file"
+    config '.mounts += [{"destination": "/tmp", "type": "bind", "source": $s, "options": ["bind"],
+        "uidMappings": [{"containerID": 0, "hostID": 1000, "size": 100}],
+        "gidMappings": [{"containerID": 0, "hostID": 1000, "size": 100}]}]' --arg s "$WORK/src"
+    args stat -c %u:%g /tmp/file
+    run oci run -b "$BUNDLE" "$ID"
+    [[ $output == *'does its file system allow it'* ]] && skip "this file system cannot be id-mapped"
+    echo "$output"
+    [ "$output" = 1005:1005 ]
+}
+
+@test "devices: the default ones, more, and the rules" {
+    config '.linux.devices = [{"path": "/dev/mine", "type": "c", "major": 1, "minor": 5, "fileMode": 384, "uid": 3, "gid": 4},
+        {"path": "/dev/pipe", "type": "p"}]'
+    args sh -c 'for d in null zero full random urandom tty; do test -c /dev/$d || echo no $d; done
+        stat -c "%a %u %g %t:%T" /dev/mine; test -p /dev/pipe && echo pipe; readlink /dev/fd; readlink /dev/ptmx
+        head -c 3 /dev/zero | wc -c; mknod /tmp/x b 8 0 2>/dev/null && head -c 1 /tmp/x || echo denied'
+    config '.root.readonly = false | .process.capabilities.bounding += ["CAP_MKNOD"]
+        | .process.capabilities.permitted += ["CAP_MKNOD"] | .process.capabilities.effective += ["CAP_MKNOD"]'
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [ "${lines[0]}" = '600 3 4 1:5' ]
+    [ "${lines[1]}" = pipe ]
+    [ "${lines[3]}" = pts/ptmx ]
+    [ "${lines[4]}" = 3 ]
+    [[ ${lines[-1]} == denied ]]
+}
+
+@test "capabilities: exactly those of the configuration" {
+    config '.process.capabilities = {"bounding": ["CAP_CHOWN", "CAP_KILL"], "permitted": ["CAP_CHOWN"], "effective": ["CAP_CHOWN"],
+        "inheritable": ["CAP_CHOWN"], "ambient": ["CAP_CHOWN"]} | .process.user.uid = 7'
+    args sh -c 'grep ^Cap /proc/self/status | cut -f2'
+    run oci run -b "$BUNDLE" "$ID"
+    [ "$output" = $'0000000000000001\n0000000000000001\n0000000000000001\n0000000000000021\n0000000000000001' ]
+    config 'del(.process.capabilities)'
+    run oci run -b "$BUNDLE" "$ID"
+    [ "$(sort -u <<<"$output")" = 0000000000000000 ]
+}
+
+@test "capabilities: what the host has not is left out with a warning" {
+    [ "$((0x$(sed -n 's/^CapBnd:\t//p' /proc/self/status) & (1 << 24)))" = 0 ] || skip "nothing is missing here"
+    config '.process.capabilities.bounding += ["CAP_SYS_RESOURCE"]'
+    args true
+    runs 0 'left out of the container'"'"'s capabilities: CAP_SYS_RESOURCE'
+}
+
+@test "user, groups, umask, environment, working directory" {
+    config '.process.user = {"uid": 11, "gid": 12, "additionalGids": [13, 14], "umask": 63}
+        | .process.env += ["A=b c"] | .process.cwd = "/made/here" | .root.readonly = false'
+    args sh -c 'id -u; id -g; id -G; umask; echo $A; pwd'
+    runs 0 $'11\n12\n12 13 14\n0077\nb c\n/made/here'
+}
+
+@test "rlimits, oom score, no new privileges, personality" {
+    config '.process.rlimits = [{"type": "RLIMIT_NOFILE", "soft": 99, "hard": 199}, {"type": "RLIMIT_CORE", "soft": 0, "hard": 18446744073709551615}]
+        | .process.oomScoreAdj = 500 | .linux.personality = {"domain": "LINUX32"}'
+    args sh -c 'ulimit -Sn; ulimit -Hn; cat /proc/self/oom_score_adj; sed -n "s/^NoNewPrivs:.//p" /proc/self/status; uname -m'
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [ "$output" = $'99\n199\n500\n1\ni686' ]
+}
+
+@test "scheduler, ioPriority, memoryPolicy, execCPUAffinity" {
+    config '.process.scheduler = {"policy": "SCHED_BATCH", "nice": 5} | .process.ioPriority = {"class": "IOPRIO_CLASS_IDLE", "priority": 0}
+        | .linux.memoryPolicy = {"mode": "MPOL_BIND", "nodes": "0"} | .process.execCPUAffinity = {"initial": "0", "final": "0"}'
+    start_sleeper
+    pid=$(oci state "$ID" | jq .pid)
+    grep -q '^policy *: *3' "/proc/$pid/sched" || chrt -p "$pid" | grep -q SCHED_BATCH
+    ionice -p "$pid" | grep -q idle
+    grep -q 'bind:0' "/proc/$pid/numa_maps" 2>/dev/null || [ ! -e "/proc/$pid/numa_maps" ]
+    [ "$(oci exec "$ID" sed -n 's/^Cpus_allowed_list:.//p' /proc/self/status)" = 0 ]
+    config '.process.scheduler.policy = "SCHED_DREAM"'
+    fails 'invalid policy SCHED_DREAM' oci run -b "$BUNDLE" "$ID-b"
+}
+
+@test "hooks: six kinds, in order, with the state on standard input" {
+    log=$WORK/hooks.log
+    printf '#!/bin/sh\nexec >>%s\nprintf "%%s %%s\\n" "$1" "$(jq -r ".status + \\" \\" + .id")"\n' "$log" >"$WORK/hook"
+    chmod +x "$WORK/hook"
+    printf '#!/bin/sh\nread -r line\necho startContainer\n' >"$BUNDLE/rootfs/bin/inside"
+    chmod +x "$BUNDLE/rootfs/bin/inside"
+    config '.hooks = ([("prestart", "createRuntime", "createContainer", "poststart", "poststop")
+        | {(.): [{"path": $h, "args": ["hook", .], "env": ["PATH=/usr/bin:/bin"]}]}] | add)
+        | .hooks.startContainer = [{"path": "/bin/inside"}]' --arg h "$WORK/hook"
+    args true
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    cat "$log"
+    [ "$status" -eq 0 ]
+    [ "$(cut -d' ' -f1,2 "$log" | tr '\n' ,)" = 'prestart creating,createRuntime creating,createContainer creating,poststart running,poststop stopped,' ]
+    config '.hooks = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}]}'
+    runs 1 'error running hook #0'
+    [[ $output == *'exit status 3'*why* ]]
+    config '.hooks = {"poststart": [{"path": "/bin/false"}], "poststop": [{"path": "/bin/false"}]}'
+    runs 0 'poststart'
+}
+
+@test "seccomp: errno, arguments, default action, kill" {
+    config '.linux.seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"], "syscalls": [
+        {"names": ["mkdir", "mkdirat", "no_such_call"], "action": "SCMP_ACT_ERRNO", "errnoRet": 28},
+        {"names": ["kill"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 1, "value": 12, "op": "SCMP_CMP_EQ"}]}]} | .root.readonly = false'
+    args sh -c 'mkdir /tmp/x; kill -12 $$ || echo refused; kill -0 $$ && echo allowed; grep ^Seccomp: /proc/self/status'
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [[ $output == *'No space left on device'*refused*allowed*$'Seccomp:\t2'* ]]
+    config '.process.noNewPrivileges = false'
+    run oci run -b "$BUNDLE" "$ID"
+    [[ $output == *'No space left on device'*$'Seccomp:\t2'* ]]
+    config '.linux.seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_KILL_PROCESS"}]}'
+    args mkdir /tmp/x
+    runs 159 ''
+}
+
+@test "seccomp: a listener gets the descriptor and the state" {
+    config '.linux.seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": $p, "listenerMetadata": "meta",
+        "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}' --arg p "$WORK/listener"
+    args true
+    cat >"$WORK/listener.py" <<'END'
+import array, json, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1); print('ready', flush=True)
+c, _ = s.accept()
+data, fds, _, _ = socket.recv_fds(c, 65536, 4)
+state = json.loads(data)
+print(len(fds), state['metadata'], state['fds'], state['state']['status'], state['pid'] > 1, flush=True)
+END
+    python3 "$WORK/listener.py" "$WORK/listener" >"$WORK/heard" 3>&- &
+    timeout 10 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
+    runs 0 ''
+    wait %1
+    grep -qF "1 meta ['seccompFd'] creating True" "$WORK/heard"
+    config 'del(.linux.seccomp.listenerPath) | del(.linux.seccomp.listenerMetadata)'
+    runs 1 'needs a listenerPath'
+}
+
+@test "hostname, domainname, loopback, sysctl" {
+    config '.hostname = "here" | .domainname = "there" | .linux.sysctl = {"net.core.somaxconn": "77"}'
+    args sh -c 'hostname; cat /proc/sys/kernel/domainname /proc/sys/net/core/somaxconn; ip link show lo | grep -o "[<,]UP"'
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [ "${lines[0]} ${lines[1]} ${lines[2]}" = 'here there 77' ]
+    [[ ${lines[3]} == *UP ]]
+}
+
+@test "netDevices: moved, renamed, with its address" {
+    ip link add "tr$$" type veth peer name "tp$$" 2>/dev/null || skip "no veth here"
+    ip addr add 10.99.1.2/24 dev "tr$$"
+    config '.linux.netDevices = {($d): {"name": "moved0"}}' --arg d "tr$$"
+    args sh -c 'ip addr show moved0'
+    run oci run -b "$BUNDLE" "$ID"
+    ip link del "tp$$" 2>/dev/null || true
+    echo "$output"
+    [ "$status" -eq 0 ]
+    [[ $output == *UP*'10.99.1.2/24'* ]]
+    config '.linux.netDevices = {"nonesuch0": {}}'
+    runs 1 'nonesuch0 does not exist'
+}
+
+@test "cgroup limits at creation" {
+    [ -d /sys/fs/cgroup/memory ] || skip "no v1 memory hierarchy here"
+    config '.linux.resources += {"memory": {"limit": 33554432, "reservation": 16777216, "swappiness": 10}, "pids": {"limit": 17},
+        "cpu": {"shares": 300, "quota": 50000, "period": 100000, "burst": 10000, "cpus": "0"},
+        "blockIO": {"throttleReadBpsDevice": [{"major": 254, "minor": 0, "rate": 1048576}]}}'
+    start_sleeper
+    [ "$(v1 memory memory.limit_in_bytes)" = 33554432 ]
+    [ "$(v1 memory memory.soft_limit_in_bytes)" = 16777216 ]
+    [ "$(v1 memory memory.swappiness)" = 10 ]
+    [ "$(v1 pids pids.max)" = 17 ]
+    [ "$(v1 cpu cpu.shares)" = 300 ]
+    [ "$(v1 cpu cpu.cfs_quota_us)" = 50000 ]
+    [ "$(v1 cpu cpu.cfs_burst_us)" = 10000 ]
+    [ "$(v1 cpuset cpuset.cpus)" = 0 ]
+    [ "$(v1 blkio blkio.throttle.read_bps_device)" = '254:0 1048576' ]
+}
+
+@test "cgroup limits that cannot be had undo the container" {
+    config '.linux.resources += {"network": {"classID": 5}}'
+    args true
+    [ ! -d /sys/fs/cgroup/net_cls ] || skip "net_cls is here"
+    runs 1 'no net_cls cgroup controller'
+    config 'del(.linux.resources.network) | .linux.resources.cpu = {"cpus": "4000"}'
+    runs 1 'cpuset.cpus'
+    config '.linux.resources.cpu = {"shares": "many"} '
+    runs 1 'cpu.shares'
+    [ -z "$(oci list -q)" ]
+}
+
+@test "hugetlb of the v2 tree beside v1" {
+    grep -q hugetlb /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null || skip "no v2 tree with hugetlb here"
+    config '.linux.resources += {"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}], "unified": {"hugetlb.2MB.rsvd.max": "8388608"}}'
+    start_sleeper
+    group=/sys/fs/cgroup/unified$(sed -n 's/^0:://p' "/proc/$(oci state "$ID" | jq .pid)/cgroup")
+    [ "$(cat "$group/hugetlb.2MB.max")" = 4194304 ]
+    [ "$(cat "$group/hugetlb.2MB.rsvd.max")" = 8388608 ]
+}
+
+@test "the cgroup mount shows the container's groups and nothing above" {
+    args sh -c 'cat /proc/self/cgroup | cut -d: -f3 | sort -u; ls /sys/fs/cgroup/memory/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | wc -l
+        cat /sys/fs/cgroup/*/cgroup.procs /sys/fs/cgroup/cgroup.procs 2>/dev/null | sort -u | head -n 1'
+    config '.linux.namespaces += [{"type": "cgroup"}] | .linux.namespaces |= unique_by(.type)'
+    run oci run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [ "$output" = $'/\n1\n1' ]
+}
+
+@test "--no-pivot, and exec into such a container" {
+    args sleep 1000
+    oci run -d --no-pivot -b "$BUNDLE" "$ID" </dev/null >/dev/null
+    run oci exec "$ID" ls /
+    [[ $output == *bin* && $output != *usr* ]]
+}
+
+@test "socket activation" {
+    args sh -c 'echo $LISTEN_FDS $LISTEN_PID; cat <&3'
+    run bash -c '"$@" 3<<<socket' - env LISTEN_FDS=1 "$OCI" --root "$ROOT" run -b "$BUNDLE" "$ID"
+    echo "$output"
+    [ "$output" = $'1 1\nsocket' ]
+}
+
+@test "pidfd socket" {
+    args sleep 1000
+    python3 - "$WORK/sock" >"$WORK/heard" 3>&- <<'END' &
+import os, socket, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(1); print('ready', flush=True)
+c, _ = s.accept()
+_, fds, _, _ = socket.recv_fds(c, 100, 4)
+print(os.readlink(f'/proc/self/fd/{fds[0]}'), flush=True)
+END
+    timeout 10 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
+    oci run -d --pidfd-socket "$WORK/sock" -b "$BUNDLE" "$ID" </dev/null >/dev/null
+    wait %1
+    grep -q pidfd "$WORK/heard"
+}
