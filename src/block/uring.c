@@ -26,6 +26,9 @@ struct ring {
     atomic_uint pending; /* requests in flight */
 };
 
+/* What a submission that failed turns into. */
+#define IGNORED(ring) ((void *)(ring))
+
 static void prepare(struct io_uring_sqe *sqe, struct block_req *r)
 {
     int fd = r->disk->fd;
@@ -49,34 +52,41 @@ static void prepare(struct io_uring_sqe *sqe, struct block_req *r)
     io_uring_sqe_set_data(sqe, r);
 }
 
-/* r NULL: the message that ends the reaper. */
-static int hand_over(struct ring *g, struct block_req *r)
+static void prepare_nop(struct io_uring_sqe *sqe, void *mark)
 {
-    struct io_uring_sqe *sqe;
-    int rc = -EBUSY;
+    io_uring_prep_nop(sqe);
+    io_uring_sqe_set_data(sqe, mark);
+}
+
+/* r NULL: the message that ends the reaper. False: the kernel did not take it. */
+static bool hand_over(struct ring *g, struct block_req *r)
+{
+    struct io_uring_sqe *sqe = NULL;
+    int rc;
 
     pthread_mutex_lock(&g->lock);
-    sqe = io_uring_get_sqe(&g->uring);
-    if (sqe && r) {
-        prepare(sqe, r);
-    } else if (sqe) {
-        io_uring_prep_nop(sqe);
-        io_uring_sqe_set_data(sqe, NULL);
+    if (atomic_load(&g->pending) < CQ_ENTRIES)
+        sqe = io_uring_get_sqe(&g->uring);
+    if (!sqe) {
+        pthread_mutex_unlock(&g->lock);
+        return false;
     }
-    while (sqe && ((rc = io_uring_submit(&g->uring)) == -EINTR || rc == -EAGAIN))
+    if (r)
+        prepare(sqe, r);
+    else
+        prepare_nop(sqe, NULL);
+    atomic_fetch_add(&g->pending, 1); /* after that, the request is the reaper's */
+    while ((rc = io_uring_submit(&g->uring)) == -EINTR || rc == -EAGAIN)
         sched_yield(); /* EAGAIN: the kernel is short of memory at this moment */
+    if (rc < 0)
+        prepare_nop(sqe, IGNORED(g)); /* it stays in the queue and goes out with the next one */
     pthread_mutex_unlock(&g->lock);
-    return rc < 0 ? rc : 0;
+    return rc >= 0;
 }
 
 static int ring_submit(struct block_engine *e, struct block_req *r)
 {
-    struct ring *g = CONTAINER_OF(e, struct ring, engine);
-
-    if (atomic_fetch_add(&g->pending, 1) < CQ_ENTRIES && hand_over(g, r) == 0)
-        return -EINPROGRESS;
-    atomic_fetch_sub(&g->pending, 1);
-    return block_execute(r);
+    return hand_over(CONTAINER_OF(e, struct ring, engine), r) ? -EINPROGRESS : block_execute(r);
 }
 
 /* What the kernel said about a request. True: it is finished with *ret_result; false: it has to go
@@ -125,9 +135,11 @@ static void *reaper(void *opaque)
         r = io_uring_cqe_get_data(cqe);
         res = cqe->res;
         io_uring_cqe_seen(&g->uring, cqe);
+        atomic_fetch_sub(&g->pending, 1);
         if (!r)
             return NULL; /* the no-op of ring_free() */
-        atomic_fetch_sub(&g->pending, 1);
+        if (r == IGNORED(g))
+            continue;
         if (!judge(r, res, &result))
             result = ring_submit(&g->engine, r);
         if (result != -EINPROGRESS)
@@ -139,7 +151,7 @@ static void ring_free(struct block_engine *e)
 {
     struct ring *g = CONTAINER_OF(e, struct ring, engine);
 
-    if (g->started && hand_over(g, NULL) == 0)
+    if (g->started && hand_over(g, NULL))
         pthread_join(g->reaper, NULL);
     io_uring_queue_exit(&g->uring);
     pthread_mutex_destroy(&g->lock);
