@@ -56,7 +56,7 @@ static const char *compare_bytes(const char *what, const void *a, const void *b,
 }
 
 /* The FXSAVE image without the last instruction and data pointers, and without what is reserved. */
-static const char *compare_vectors(unsigned mode, const struct diff_regs *a,
+static const char *compare_vectors(unsigned mode, bool avx512, const struct diff_regs *a,
                                    const struct diff_regs *b)
 {
     /* The others do not exist in 32-bit code; VZEROUPPER and VZEROALL leave them alone there, their copies do not. */
@@ -72,6 +72,13 @@ static const char *compare_vectors(unsigned mode, const struct diff_regs *a,
         wrong = compare_bytes("xmm", a->fx + 160, b->fx + 160, n * 16);
     if (!wrong)
         wrong = compare_bytes("ymm high", a->ymm_high, b->ymm_high, n * 16);
+    if (wrong || !avx512)
+        return wrong;
+    wrong = compare_bytes("mask registers", a->mask, b->mask, sizeof(a->mask));
+    if (!wrong)
+        wrong = compare_bytes("zmm high", a->zmm_high, b->zmm_high, n * 32);
+    if (!wrong && mode == 64)
+        wrong = compare_bytes("zmm16", a->zmm16, b->zmm16, sizeof(a->zmm16));
     return wrong;
 }
 
@@ -97,7 +104,7 @@ const char *diff_compare(const struct diff_case *c, const struct diff_result *wa
         wrong = say("flags %#lx, not %#lx (differ in %#lx)", (long)got->regs.rflags,
                     (long)want->regs.rflags, (long)flags);
     if (!wrong && !c->undefined_vector)
-        wrong = compare_vectors(c->mode, &want->regs, &got->regs);
+        wrong = compare_vectors(c->mode, c->avx512, &want->regs, &got->regs);
     if (!wrong)
         wrong = compare_bytes("data", want->data, got->data, sizeof(want->data));
     if (!wrong)

@@ -9,7 +9,7 @@
  *   DIFF_STACK  one writable page
  *
  * Everything around them is not present. All of it is user memory (CPL 3, IOPL 0), flat segments, 64-bit code or 32-bit
- * code in compatibility mode, CR0.TS and EM clear, CR4.OSFXSR, OSXMMEXCPT and OSXSAVE set, XCR0 = 7.
+ * code in compatibility mode, CR0.TS and EM clear, CR4.OSFXSR, OSXMMEXCPT and OSXSAVE set, XCR0 = 7, or E7 for models with AVX-512.
  */
 #ifndef DIFF_DIFF_H
 #define DIFF_DIFF_H
@@ -32,11 +32,15 @@ struct diff_regs {
     u64 rflags;
     u8 fx[512];          /* x87, MXCSR, XMM; bytes 464 and up are not used */
     u8 ymm_high[16][16]; /* upper halves of the YMM registers */
-    u64 mask[8];         /* k0..k7, when the host has AVX-512; guests may ignore it */
+    /* With AVX-512 only, else zero: */
+    u64 mask[8];         /* k0..k7 */
+    u8 zmm_high[16][32]; /* upper halves of ZMM0..15 */
+    u8 zmm16[16][64];    /* ZMM16..31 */
 };
 
 struct diff_case {
     unsigned mode;          /* code size: 32 or 64 */
+    bool avx512;            /* its registers are compared too */
     u64 number;             /* of the case: together with the seed, enough to make it again */
     u8 code[DIFF_CODE_MAX]; /* runs from DIFF_CODE; ends with INT3 at code[len] */
     unsigned len;
@@ -69,6 +73,8 @@ int diff_run_native(const struct diff_case *c, struct diff_result *ret);
 /* Runs the case in a guest. 0, or a negative errno when there is no way to. end.vector is 0xff when it did not end, 0xfe
  * when the processor shut down or failed. */
 int diff_run_guest(const struct diff_case *c, struct diff_result *ret);
+/* The CPU model of the guest; before the first run. */
+void diff_use_model(const char *name);
 
 /* NULL if both did the same, else what differs, in a static buffer. */
 const char *diff_compare(const struct diff_case *c, const struct diff_result *want,

@@ -37,6 +37,10 @@ void diff_random_regs(struct random *r, struct diff_regs *ret)
         memcpy((u8 *)ret->ymm_high + i, &(u64){random_value(r)}, 8);
     for (unsigned i = 0; i < 8; i++)
         ret->mask[i] = random_value(r);
+    for (unsigned i = 0; i < sizeof(ret->zmm_high); i += 8)
+        memcpy((u8 *)ret->zmm_high + i, &(u64){random_value(r)}, 8);
+    for (unsigned i = 0; i < sizeof(ret->zmm16); i += 8)
+        memcpy((u8 *)ret->zmm16 + i, &(u64){random_value(r)}, 8);
 }
 
 static unsigned written_by(const struct insn *in)
@@ -271,6 +275,7 @@ void diff_generate(const struct plan *plan, u64 number, struct diff_case *ret)
     random_init(&m.r, plan->seed, number);
     ret->number = number;
     ret->mode = plan->mode;
+    ret->avx512 = plan->avx512;
     ret->memory_seed = random_next(&m.r);
     diff_random_regs(&m.r, &ret->regs);
     for (unsigned i = 0; plan->mode == 32 && i < X86_GPRS; i++)

@@ -11,7 +11,8 @@ struct plan {
     unsigned mode; /* of the catalogue: 32 or 64 */
     u64 seed;
     unsigned max_insns;
-    bool loops; /* run the whole several times */
+    bool loops;  /* run the whole several times */
+    bool avx512; /* the catalogue has EVEX forms */
 };
 
 void diff_generate(const struct plan *plan, u64 number, struct diff_case *ret);

@@ -43,7 +43,8 @@
 #define SECONDS 10
 
 static struct {
-    bool ready, broken;
+    const char *model_name;
+    bool ready, broken, has_avx512;
     struct gmem ram;
     struct aspace mmio, pio;
     struct io_region port;
@@ -141,7 +142,7 @@ static int guest_init(struct err *err)
     g.port = (struct io_region){.name = "stop", .base = STOP_PORT, .len = 1, .ops = &port_ops};
     r = aspace_map(&g.pio, &g.port, err);
     if (!r)
-        r = cpu_model_init(&g.model, "x86-64-v3", 1, err);
+        r = cpu_model_init(&g.model, g.model_name ? g.model_name : "x86-64-v3", 1, err);
     g.machine = (struct accel_machine){
         .ram = &g.ram,
         .mmio = &g.mmio,
@@ -161,6 +162,7 @@ static int guest_init(struct err *err)
         r = accel_bt.vcpu_attach(g.vcpu, err);
     if (r)
         return r;
+    g.has_avx512 = g.model.xcr0_mask >> 5 & 1;
     build_page_tables();
     build_tables();
     g.ready = true;
@@ -172,7 +174,6 @@ static void set_state(unsigned mode, const struct diff_regs *regs)
 {
     struct x86_cpu *s = &g.state;
     const struct x86_seg data = {.limit = ~0u, .attr = 0xc0f3, .sel = 0x23};
-    u64 bv = 7;
 
     x86_cpu_reset(s, true);
     memcpy(s->gpr, regs->gpr, sizeof(s->gpr));
@@ -190,11 +191,9 @@ static void set_state(unsigned mode, const struct diff_regs *regs)
     s->cr3 = AT_PML4;
     s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     s->msr.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
-    s->xcr0 = 7;
+    s->xcr0 = g.has_avx512 ? 0xe7 : 7;
     memset(s->xsave, 0, sizeof(s->xsave));
-    memcpy(s->xsave, regs->fx, 464);
-    memcpy(s->xsave + 512, &bv, 8);
-    memcpy(s->xsave + 576, regs->ymm_high, sizeof(regs->ymm_high));
+    native_put_vectors(s->xsave, regs, g.has_avx512);
 }
 
 static void fill_memory(const struct diff_case *c)
@@ -223,7 +222,7 @@ static void take_result(struct diff_result *ret)
     u8 vector = stub < VECTORS * STUB_BYTES ? (u8)(stub / STUB_BYTES) : 0xff;
 
     memcpy(ret->regs.gpr, s->gpr, sizeof(ret->regs.gpr));
-    native_vectors(s->xsave, 0, &ret->regs);
+    native_vectors(s->xsave, &ret->regs);
     gmem_read(&g.ram, AT_DATA, ret->data, sizeof(ret->data));
     gmem_read(&g.ram, AT_STACK, ret->stack, sizeof(ret->stack));
     ret->end.vector = vector;
@@ -246,6 +245,11 @@ static void too_late(int sig)
 {
     (void)sig;
     accel_bt.vcpu_event(g.vcpu, VCPU_EV_STOP);
+}
+
+void diff_use_model(const char *name)
+{
+    g.model_name = name;
 }
 
 int diff_run_guest(const struct diff_case *c, struct diff_result *ret)

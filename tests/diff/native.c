@@ -26,14 +26,13 @@
 #define X87_BIT 1u
 #define SSE_BIT 2u
 #define AVX_BIT 4u
-#define MASK_BIT 0x20u
+#define AVX512_BITS 0xe0u
 
 static struct {
     const struct diff_case *now; /* the case to load at the next trap, NULL when it is running */
     struct diff_result *result;
     ucontext_t kept;
     u8 kept_frame[FRAME_MAX];
-    unsigned mask_at; /* of the opmask registers in the XSAVE area, 0 if there are none */
     bool ready;
 } run;
 
@@ -57,32 +56,47 @@ static u32 frame_bytes(const u8 *frame)
     return n < FRAME_MAX ? n : FRAME_MAX;
 }
 
-static void load_case(ucontext_t *uc, unsigned mode, const struct diff_regs *r)
-{
-    u8 *frame = (u8 *)uc->uc_mcontext.fpregs;
-    u64 bv = X87_BIT | SSE_BIT | AVX_BIT | (run.mask_at ? MASK_BIT : 0);
+/* The parts of AVX-512 in an XSAVE area: mask registers, upper halves, upper registers. SDM 1, 13.4. */
+static const struct {
+    unsigned component, in_regs, len;
+} parts[] = {
+    {5, offsetof(struct diff_regs, mask), sizeof(((struct diff_regs *)0)->mask)},
+    {6, offsetof(struct diff_regs, zmm_high), sizeof(((struct diff_regs *)0)->zmm_high)},
+    {7, offsetof(struct diff_regs, zmm16), sizeof(((struct diff_regs *)0)->zmm16)},
+};
 
-    for (unsigned i = 0; i < X86_GPRS; i++)
-        uc->uc_mcontext.gregs[gregs_of[i]] = (greg_t)r->gpr[i];
-    uc->uc_mcontext.gregs[REG_RIP] = (greg_t)r->rip;
-    uc->uc_mcontext.gregs[REG_EFL] = (greg_t)r->rflags;
-    if (mode == 32)
-        uc->uc_mcontext.gregs[REG_CSGSFS] =
-            (uc->uc_mcontext.gregs[REG_CSGSFS] & 0x0000ffffffff0000) | (greg_t)LINUX_SS << 48 |
-            LINUX_CS32;
-    memcpy(frame, r->fx, 464); /* what follows is the kernel's */
-    memcpy(frame + XSTATE_BV, &bv, 8);
-    memcpy(frame + AVX_AT, r->ymm_high, sizeof(r->ymm_high));
-    if (run.mask_at)
-        memcpy(frame + run.mask_at, r->mask, sizeof(r->mask));
+/* Where component i lies, 0 if there is none. */
+static unsigned part_at(unsigned i)
+{
+    static unsigned at[ARRAY_LEN(parts)];
+    unsigned a, b = 0, c, d;
+
+    if (!at[i] && __builtin_cpu_supports("avx512f") &&
+        __get_cpuid_count(0xd, parts[i].component, &a, &b, &c, &d))
+        at[i] = b;
+    return at[i];
 }
 
-void native_vectors(const u8 *frame, unsigned mask_at, struct diff_regs *r)
+void native_put_vectors(u8 *area, const struct diff_regs *r, bool with_avx512)
 {
-    u64 bv = read64(frame + XSTATE_BV);
+    u64 bv = X87_BIT | SSE_BIT | AVX_BIT;
+
+    memcpy(area, r->fx, 464); /* what follows is the kernel's */
+    memcpy(area + AVX_AT, r->ymm_high, sizeof(r->ymm_high));
+    for (unsigned i = 0; with_avx512 && i < ARRAY_LEN(parts); i++)
+        if (part_at(i)) {
+            bv |= AVX512_BITS;
+            memcpy(area + part_at(i), (const u8 *)r + parts[i].in_regs, parts[i].len);
+        }
+    memcpy(area + XSTATE_BV, &bv, 8);
+}
+
+void native_vectors(const u8 *area, struct diff_regs *r)
+{
+    u64 bv = read64(area + XSTATE_BV);
 
     memset(r->fx, 0, sizeof(r->fx));
-    memcpy(r->fx, frame, 464);
+    memcpy(r->fx, area, 464);
     if (!(bv & X87_BIT)) {
         memset(r->fx, 0, 24);
         memset(r->fx + 32, 0, 128);
@@ -92,11 +106,28 @@ void native_vectors(const u8 *frame, unsigned mask_at, struct diff_regs *r)
     if (!(bv & SSE_BIT))
         memset(r->fx + 160, 0, 256);
     memset(r->ymm_high, 0, sizeof(r->ymm_high));
-    memset(r->mask, 0, sizeof(r->mask));
     if (bv & AVX_BIT)
-        memcpy(r->ymm_high, frame + AVX_AT, sizeof(r->ymm_high));
-    if (bv & MASK_BIT && mask_at)
-        memcpy(r->mask, frame + mask_at, sizeof(r->mask));
+        memcpy(r->ymm_high, area + AVX_AT, sizeof(r->ymm_high));
+    for (unsigned i = 0; i < ARRAY_LEN(parts); i++) {
+        u8 *part = (u8 *)r + parts[i].in_regs;
+
+        memset(part, 0, parts[i].len);
+        if (part_at(i) && bv >> parts[i].component & 1)
+            memcpy(part, area + part_at(i), parts[i].len);
+    }
+}
+
+static void load_case(ucontext_t *uc, unsigned mode, const struct diff_regs *r)
+{
+    greg_t *g = uc->uc_mcontext.gregs;
+
+    for (unsigned i = 0; i < X86_GPRS; i++)
+        g[gregs_of[i]] = (greg_t)r->gpr[i];
+    g[REG_RIP] = (greg_t)r->rip;
+    g[REG_EFL] = (greg_t)r->rflags;
+    if (mode == 32)
+        g[REG_CSGSFS] = (g[REG_CSGSFS] & 0x0000ffffffff0000) | (greg_t)LINUX_SS << 48 | LINUX_CS32;
+    native_put_vectors((u8 *)uc->uc_mcontext.fpregs, r, true);
 }
 
 static void store_result(const ucontext_t *uc, struct diff_result *res)
@@ -107,7 +138,7 @@ static void store_result(const ucontext_t *uc, struct diff_result *res)
         res->regs.gpr[i] = (u64)g[gregs_of[i]];
     res->regs.rip = (u64)g[REG_RIP];
     res->regs.rflags = (u64)g[REG_EFL];
-    native_vectors((const u8 *)uc->uc_mcontext.fpregs, run.mask_at, &res->regs);
+    native_vectors((const u8 *)uc->uc_mcontext.fpregs, &res->regs);
     res->end.vector = (u8)g[REG_TRAPNO];
     res->end.error = res->end.vector == VEC_PF ? (u32)g[REG_ERR] & 7 : 0;
     res->end.address = res->end.vector == VEC_PF ? (u64)g[REG_CR2] : 0;
@@ -159,12 +190,8 @@ static bool map_at(u64 addr, size_t len, int prot)
 
 static int prepare(void)
 {
-    unsigned a, b, c, d;
-
     if (!__builtin_cpu_supports("avx2"))
         return -ENOTSUP;
-    if (__builtin_cpu_supports("avx512f") && __get_cpuid_count(0xd, 5, &a, &b, &c, &d))
-        run.mask_at = b;
     if (!map_at(DIFF_CODE, DIFF_PAGE, PROT_READ | PROT_WRITE | PROT_EXEC) ||
         !map_at(DIFF_DATA, DIFF_DATA_BYTES, PROT_READ | PROT_WRITE) ||
         !map_at(DIFF_STACK, DIFF_PAGE, PROT_READ | PROT_WRITE))
@@ -203,7 +230,7 @@ static void own_handlers(struct handlers *ret)
 
 bool native_has_masks(void)
 {
-    return run.mask_at != 0;
+    return part_at(0) != 0;
 }
 
 void native_protect(u64 addr, int prot)

@@ -9,8 +9,9 @@ int native_run(const struct diff_case *c, struct diff_result *ret);
 /* Changes the protection of one page of DIFF_DATA. After the first run. */
 void native_protect(u64 addr, int prot);
 bool native_has_masks(void);
-/* Takes the vector registers out of an XSAVE area in standard format, where parts in their initial state are not filled.
- * mask_at: where k0..k7 are, 0 if nowhere. */
-void native_vectors(const u8 *area, unsigned mask_at, struct diff_regs *ret);
+/* Vector registers to and from an XSAVE area in standard format, as this processor lays it out (without AVX-512 parts if
+ * it has none). Parts that XSAVE leaves out because they are in their initial state are filled in. */
+void native_vectors(const u8 *area, struct diff_regs *ret);
+void native_put_vectors(u8 *area, const struct diff_regs *regs, bool with_avx512);
 
 #endif

@@ -128,6 +128,8 @@ static bool same_vectors(const struct diff_regs *a, const struct diff_regs *b)
 {
     bool same = !memcmp(a->fx, b->fx, 5) && !memcmp(a->fx + 24, b->fx + 24, 4) &&
                 !memcmp(a->fx + 160, b->fx + 160, 256) &&
+                !memcmp(a->zmm_high, b->zmm_high, sizeof(a->zmm_high)) &&
+                !memcmp(a->zmm16, b->zmm16, sizeof(a->zmm16)) &&
                 !memcmp(a->ymm_high, b->ymm_high, sizeof(a->ymm_high)) &&
                 !memcmp(a->mask, b->mask, sizeof(a->mask));
 
