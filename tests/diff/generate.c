@@ -148,6 +148,9 @@ static bool unwanted(const struct insn *in)
         return true;
     if (in->form->cls == INSN_SPECIAL && !special_wanted(in))
         return true;
+    /* EVEX.X means nothing for a general register, but a processor was seen to read a stale RSP then, behind a CALL. */
+    if (in->enc == ENC_EVEX && in->form->rm_acc && !(in->bytes[in->opcode_at - 3] & 0x40))
+        return true;
     switch (in->form->mnemonic) {
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
