@@ -214,9 +214,10 @@ def run_rounds(args, files):
     data, failures = {'single': {}, 'smp': {}, 'boot': {}}, []
     who = subjects(args, files)
     rows = args.rows.split(',') if args.rows else ['single']
+    cpus = 2 if any(row.startswith('smp') for row in rows) else 1
     for number in range(1, args.rounds + 1):
         for name, fn in who.items():
-            attempt(name, f'round {number}', lambda fn=fn: fn(rows, 1), data['single'], failures)
+            attempt(name, f'round {number}', lambda fn=fn: fn(rows, cpus), data['single'], failures)
         if not args.rows and not args.no_smp:
             for name, fn in who.items():
                 attempt(name, f'round {number}, 2 processors', lambda fn=fn: fn(['smp'], 2), data['smp'], failures)
