@@ -17,6 +17,7 @@
 #include "accel/bt/sys.h"
 
 #define CACHE_BYTES (64 * MiB)
+#define CACHE_MIN_BYTES (128 * KiB)
 #define HWCAP2_FSGSBASE 2
 #define TIMER_SIGNAL (SIGRTMIN + 1)
 
@@ -80,7 +81,7 @@ static void ram_written(void *opaque, u64 gpa, u64 len)
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     for (u64 at = gpa; at - gpa < len; at = (at | 0xfff) + 1)
         if (code_page(bt, at))
-            code_invalidate(bt, NULL, at, MIN(len - (at - gpa), 4096 - (at & 0xfff)));
+            code_invalidate(bt, at, MIN(len - (at - gpa), 4096 - (at & 0xfff)));
 }
 
 static void bt_free(struct accel *a)
@@ -99,6 +100,15 @@ static void bt_free(struct accel *a)
         munmap(bt->roview, bt->view_bytes);
     free(bt->vcpu);
     free(a);
+}
+
+/* For tests: a small cache is full soon. */
+static u64 cache_bytes(void)
+{
+    const char *kib = getenv("TRAPEZE_BT_CACHE_KIB");
+    u64 bytes = kib ? strtoull(kib, NULL, 10) * KiB : CACHE_BYTES;
+
+    return bytes < CACHE_MIN_BYTES || bytes > CACHE_BYTES ? CACHE_BYTES : ALIGN_UP(bytes, 4096);
 }
 
 /* A view has an unmapped page behind it: an access that starts in the last page and runs over must not find a neighbour. */
@@ -131,7 +141,7 @@ static int bt_new(struct accel_machine *m, struct accel **ret_accel, struct err 
     else if (bt->gview == MAP_FAILED || bt->roview == MAP_FAILED)
         r = err_sys(err, errno, "bt: cannot map guest memory");
     if (!r)
-        r = cache_init(bt, CACHE_BYTES, err);
+        r = cache_init(bt, cache_bytes(), err);
     if (!r)
         r = signals_init(err);
     if (r < 0) {
@@ -359,6 +369,10 @@ static enum vcpu_exit bt_vcpu_run(struct vcpu *v, struct err *err)
         cache_enter(v->bt, v);
         bt_enter(c);
         cache_leave(v->bt, v);
+        if (v->cache_full) {
+            v->cache_full = false;
+            cache_flush(v->bt);
+        }
         if (v->exit == EXIT_SHUTDOWN)
             return VCPU_SHUTDOWN;
     }

@@ -6,7 +6,10 @@
  *  2. A block that is not dead is in its bucket, in the list of the page it starts in (and the one it crosses into), and
  *     every link into it is in its incoming list.
  *  3. A dead block is reachable by no link, bucket or (since its entry is a jump away) jump table.
- *  4. Host code is reused only by cache_flush(), when no other vCPU is inside.
+ *  4. Host code, and what the arena holds, is reused only by cache_flush(), when no vCPU is inside: a block, link or site
+ *     that was found stays valid until the vCPU leaves, whatever happens to it meanwhile.
+ *  5. The lock is a leaf: whoever holds it takes no other and waits for nobody. So devices may call while a vCPU waits for
+ *     a device, and a flush, which does wait for vCPUs, waits without it.
  */
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -38,37 +41,17 @@ void cache_leave(struct bt *bt, struct vcpu *v)
     __atomic_store_n(&v->sync, VCPU_OUTSIDE, __ATOMIC_SEQ_CST);
 }
 
-void cache_lock(struct bt *bt, struct vcpu *v)
+void cache_lock(struct bt *bt)
 {
     struct code_cache *k = bt->cache;
     unsigned spins = 0;
 
-    if (!__atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE))
-        return;
-    /* Whoever holds it may be waiting for us to be outside. */
-    bool inside = v && v->sync == VCPU_INSIDE;
-    if (inside)
-        cache_leave(bt, v);
     while (__atomic_load_n(&k->lock, __ATOMIC_RELAXED) || __atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE)) {
         if (++spins % 64 == 0)
             raw_syscall3(SYS_sched_yield, 0, 0, 0);
         else
             __builtin_ia32_pause();
     }
-    if (inside) /* with the lock held nobody else can be exclusive */
-        __atomic_store_n(&v->sync, VCPU_INSIDE, __ATOMIC_SEQ_CST);
-}
-
-bool cache_lock_inside(struct bt *bt)
-{
-    struct code_cache *k = bt->cache;
-
-    while (__atomic_exchange_n(&k->lock, 1, __ATOMIC_ACQUIRE)) {
-        if (__atomic_load_n(&k->exclusive, __ATOMIC_ACQUIRE))
-            return false;
-        __builtin_ia32_pause();
-    }
-    return true;
 }
 
 void cache_unlock(struct bt *bt)
@@ -254,6 +237,7 @@ struct code_page *page_mark(struct bt *bt, u64 gpa)
     p->gpn = gpa >> 12;
     p->hash_next = k->page[p->gpn % PAGE_BUCKETS];
     k->page[p->gpn % PAGE_BUCKETS] = p;
+    k->npages++;
     __atomic_fetch_or(&k->page_map[n], PAGE_IS_CODE, __ATOMIC_SEQ_CST);
     raw_syscall3(SYS_mprotect, (u64)bt->gview + ((u64)n << 12), 4096, PROT_READ);
     return p;
@@ -269,6 +253,7 @@ static void page_unmark(struct bt *bt, struct code_page *p)
         at = &(*at)->hash_next;
     if (*at)
         *at = p->hash_next;
+    k->npages--;
     raw_syscall3(SYS_mprotect, (u64)bt->gview + ((u64)n << 12), 4096, PROT_READ | PROT_WRITE);
     __atomic_fetch_and(&k->page_map[n], (u8)~PAGE_IS_CODE, __ATOMIC_SEQ_CST);
 }
@@ -326,9 +311,9 @@ static void page_written(struct bt *bt, struct code_page *p, unsigned from, unsi
         page_unmark(bt, p);
 }
 
-void code_invalidate(struct bt *bt, struct vcpu *v, u64 gpa, u64 len)
+void code_invalidate(struct bt *bt, u64 gpa, u64 len)
 {
-    cache_lock(bt, v);
+    cache_lock(bt);
     for (u64 at = gpa; at - gpa < len; at = (at | 0xfff) + 1) {
         struct code_page *p = page_find(bt, at >> 12);
         unsigned from = at & 0xfff;
@@ -350,24 +335,24 @@ void *arena_alloc(struct bt *bt, u64 bytes)
 }
 
 #define ROOM_BYTES 65536
+/* Each protected page may split a mapping in three, and the kernel allows a process 65530 of them. */
+#define MAX_CODE_PAGES 24000
 
 bool cache_has_room(struct bt *bt)
 {
     struct code_cache *k = bt->cache;
-    return k->used + ROOM_BYTES < k->size && k->arena_used + ROOM_BYTES < k->arena_size && k->norder < k->max_order;
+    return k->used + ROOM_BYTES < k->size && k->arena_used + ROOM_BYTES < k->arena_size && k->norder < k->max_order &&
+           k->npages + 2 <= MAX_CODE_PAGES;
 }
 
-static void wait_for_others(struct bt *bt, struct vcpu *self)
+static void wait_until_outside(struct bt *bt)
 {
-    __atomic_store_n(&bt->cache->exclusive, 1, __ATOMIC_SEQ_CST);
-    for (unsigned i = 0; i < bt->nvcpus; i++) {
-        struct vcpu *v = bt->vcpu[i];
-        if (!v || v == self)
-            continue;
-        __atomic_fetch_or(&v->c->events, BT_EV_SYNC, __ATOMIC_SEQ_CST);
-        while (__atomic_load_n(&v->sync, __ATOMIC_SEQ_CST) == VCPU_INSIDE)
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        if (bt->vcpu[i])
+            __atomic_fetch_or(&bt->vcpu[i]->c->events, BT_EV_SYNC, __ATOMIC_SEQ_CST);
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        while (bt->vcpu[i] && __atomic_load_n(&bt->vcpu[i]->sync, __ATOMIC_SEQ_CST) == VCPU_INSIDE)
             raw_syscall3(SYS_sched_yield, 0, 0, 0);
-    }
 }
 
 static void jump_table_reset(struct vcpu *v)
@@ -376,11 +361,10 @@ static void jump_table_reset(struct vcpu *v)
         v->jt[i] = (u64)stub_address[STUB_JT_MISS];
 }
 
-void cache_flush(struct bt *bt, struct vcpu *self)
+static void drop_all(struct bt *bt)
 {
     struct code_cache *k = bt->cache;
 
-    wait_for_others(bt, self);
     for (unsigned i = 0; i < bt->nvcpus; i++)
         if (bt->vcpu[i])
             jump_table_reset(bt->vcpu[i]);
@@ -392,8 +376,20 @@ void cache_flush(struct bt *bt, struct vcpu *self)
     k->arena_used = 0;
     k->norder = 0;
     k->used = k->fixed;
-    k->generation++;
     k->stat_flushes++;
+}
+
+void cache_flush(struct bt *bt)
+{
+    struct code_cache *k = bt->cache;
+
+    if (__atomic_exchange_n(&k->exclusive, 1, __ATOMIC_SEQ_CST))
+        return; /* another vCPU is at it: cache_enter() waits for it */
+    wait_until_outside(bt);
+    cache_lock(bt);
+    if (!cache_has_room(bt))
+        drop_all(bt);
+    cache_unlock(bt);
     __atomic_store_n(&k->exclusive, 0, __ATOMIC_SEQ_CST);
 }
 
@@ -420,8 +416,7 @@ void cache_note_fault(struct bt *bt, struct block *b, unsigned offset)
     if (b->crosses || ++*n < FAULTS_MAX)
         return;
     *n = 0;
-    if (!cache_lock_inside(bt))
-        return;
+    cache_lock(bt);
     careful_add(bt, gpa);
     if (!b->dead) {
         struct code_page *p = page_find(bt, b->gpa >> 12);

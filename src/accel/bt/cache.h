@@ -60,7 +60,6 @@ struct code_page {
 struct code_cache {
     u32 lock;
     u32 exclusive;          /* somebody wants all vCPUs outside */
-    u32 generation;         /* of the code; stubs that waited must not use old records */
     int fd;
     u8 *rw, *rx;            /* the same memory twice: never writable and executable through one mapping */
     u64 size, used, fixed;  /* bytes; fixed: trampolines at the start */
@@ -72,6 +71,7 @@ struct code_cache {
                              * the rest counts how often its code was dropped for being written beside */
     struct block **order;   /* blocks by host address */
     u32 norder, max_order;
+    u32 npages;             /* that are marked */
     u8 *faults;             /* small counters by hash of the instruction's address */
     u64 *careful;           /* set of gpa of instructions that often miss: translated with slow accesses in line */
     u8 *tramp[STUBS];       /* RX addresses of jumps to the stubs */
@@ -93,12 +93,10 @@ static inline bool code_page(const struct bt *bt, u64 gpa)
     return n >= 0 && (((volatile u8 *)bt->cache->page_map)[n] & PAGE_IS_CODE);
 }
 
-void cache_lock(struct bt *bt, struct vcpu *v); /* v: the calling vCPU or NULL */
-/* For signal handlers: takes the lock unless its holder is waiting for this thread to leave; then false, and what the
- * lock protects stands still until the handler returns. */
-bool cache_lock_inside(struct bt *bt);
+void cache_lock(struct bt *bt); /* any thread, and signal handlers; held for short */
 void cache_unlock(struct bt *bt);
-/* vCPU enters or leaves translated code as a whole (for cache_flush). */
+/* vCPU enters or leaves translated code and all that serves it. Blocks, links and sites that it has found stay as long as
+ * it is inside. */
 void cache_enter(struct bt *bt, struct vcpu *v);
 void cache_leave(struct bt *bt, struct vcpu *v);
 
@@ -111,26 +109,27 @@ void block_add(struct bt *bt, struct block *b);
 void link_set(struct bt *bt, struct link *l, struct block *to);
 void *arena_alloc(struct bt *bt, u64 bytes);               /* zeroed, 8-byte aligned; never fails: callers make room first */
 bool cache_has_room(struct bt *bt);
-/* Drops all code. Waits until all other vCPUs are outside; v is the caller's, NULL for none. */
-void cache_flush(struct bt *bt, struct vcpu *v);
 /* Marks the page of gpa as code, write-protecting it, before its bytes are read. */
 struct code_page *page_mark(struct bt *bt, u64 gpa);
 bool careful_get(struct bt *bt, u64 gpa);
 void careful_add(struct bt *bt, u64 gpa);
 
-/* Without the lock. [gpa, gpa+len) was written: drop what was translated from it. */
-void code_invalidate(struct bt *bt, struct vcpu *v, u64 gpa, u64 len);
+/* Without the lock. [gpa, gpa+len) was written: drop what was translated from it. Any thread, whatever it holds. */
+void code_invalidate(struct bt *bt, u64 gpa, u64 len);
 static inline void code_written(struct cpu *c, u64 gpa, u64 len)
 {
     __atomic_thread_fence(__ATOMIC_SEQ_CST);
     if (code_page(c->vcpu->bt, gpa))
-        code_invalidate(c->vcpu->bt, c->vcpu, gpa, len);
+        code_invalidate(c->vcpu->bt, gpa, len);
 }
+
+/* Without the lock, by a vCPU that is outside: drops all code if there is no room, once all vCPUs are outside. */
+void cache_flush(struct bt *bt);
 
 /* A host fault in block b at the guest instruction `offset`: after some of them its accesses become careful ones. */
 void cache_note_fault(struct bt *bt, struct block *b, unsigned offset);
 
-/* translate.c (heavy): translates the block at vpc, whose first byte is at gpa. Lock held; may flush the cache.
+/* translate.c (heavy): translates the block at vpc, whose first byte is at gpa. Lock held, and there is room.
  * Returns NULL when the fetch of the block's very first instruction crosses into a page that is not mapped: then
  * c->exc is set up and the caller raises it. */
 struct block *translate(struct cpu *c, u64 vpc, u64 gpa);

@@ -48,9 +48,10 @@ static struct block *find_or_translate(struct cpu *c, u64 vpc, u64 gpa, u64 gpa2
 {
     struct bt *bt = c->vcpu->bt;
 
-    cache_lock(bt, c->vcpu);
+    cache_lock(bt);
     struct block *b = block_find(bt, gpa, gpa2, vpc, c->mode);
-    if (!b)
+    c->vcpu->cache_full = !b && !cache_has_room(bt);
+    if (!b && !c->vcpu->cache_full)
         b = (struct block *)heavy_call(c, heavy_translate, (u64)c, vpc, gpa);
     cache_unlock(bt);
     if (!b)
@@ -144,7 +145,6 @@ struct stub_ret light_link(struct cpu *c, u64 s1, u64 rec)
 {
     struct bt *bt = c->vcpu->bt;
     struct link *l = (struct link *)rec;
-    u32 generation = bt->cache->generation;
     u64 target = l->target;
 
     (void)s1;
@@ -152,9 +152,8 @@ struct stub_ret light_link(struct cpu *c, u64 s1, u64 rec)
     c->rip = rip_of(c, target);
     check_fetch(c, target);
     struct block *b = block_at(c, target);
-    cache_lock(bt, c->vcpu);
-    if (generation == bt->cache->generation)
-        link_set(bt, l, b);
+    cache_lock(bt);
+    link_set(bt, l, b);
     cache_unlock(bt);
     return (struct stub_ret){.host = (u64)b->poll};
 }
@@ -256,6 +255,10 @@ struct stub_ret light_exception(struct cpu *c)
 {
     int vector = c->exc_vector;
 
+    if (c->vcpu->cache_full) { /* no exception: the run loop makes room, then goes on at c->rip */
+        c->mode &= ~(u32)(MODE_CAREFUL | MODE_NOWINDOW);
+        return exit_with(c, EXIT_REDECODE);
+    }
     if (c->delivering) {
         vector = deliver_merge(c->delivering - 1, vector);
         if (vector < 0) {

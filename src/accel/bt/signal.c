@@ -25,11 +25,9 @@ static _Thread_local struct vcpu *this_vcpu;
 
 static struct block *block_at_host(struct bt *bt, const u8 *rx)
 {
-    /* Whoever is exclusive holds the lock and waits for us, who are inside: nothing changes until we leave. */
-    bool locked = cache_lock_inside(bt);
+    cache_lock(bt);
     struct block *b = block_of_host(bt, rx);
-    if (locked)
-        cache_unlock(bt);
+    cache_unlock(bt);
     return b;
 }
 

@@ -338,8 +338,6 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa)
     static _Thread_local struct gen gen;
     struct gen *g = &gen;
 
-    if (!cache_has_room(bt))
-        cache_flush(bt, c->vcpu);
     __builtin_memset(g, 0, offsetof(struct gen, insn));
     g->n = g->i = g->ncold = 0;
     g->ended = false;

@@ -70,6 +70,7 @@ struct vcpu {
     struct slot *cur;
     u64 stamp;
     int exit;          /* enum cpu_exit: why bt_enter() returned */
+    bool cache_full;   /* it returned for want of room in the code cache */
     struct timerq timers;
     s64 armed_ns;      /* deadline the host timer is set to */
     timer_t host_timer;
