@@ -349,7 +349,7 @@ static const struct msr msrs[] = {
     {0x10a, 0x10a, get_arch_capabilities, NULL},
     {0x119, 0x119, zero, ignore},
     {0x11e, 0x11e, zero, ignore},
-    {0x140, 0x140, zero, NULL},
+    {0x140, 0x140, zero, ignore},
     {0x174, 0x174, get_sysenter_cs, set_sysenter_cs},
     {0x175, 0x175, get_sysenter_esp, set_sysenter_esp},
     {0x176, 0x176, get_sysenter_eip, set_sysenter_eip},
