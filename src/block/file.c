@@ -213,10 +213,11 @@ void block_file_close(struct block_file *f)
 
 /* --- what every kind shares --- */
 
-static void grown_to(struct block_file *f, u64 end)
+void block_file_grown(struct block_file *f, u64 end)
 {
     u64 size = f->size;
 
+    f->unsynced = true;
     while (end > size && !atomic_compare_exchange_weak(&f->size, &size, end))
         ;
 }
@@ -240,7 +241,7 @@ int block_file_write(struct block_file *f, const void *buf, size_t len, u64 offs
     f->unsynced = true;
     rc = f->ops->write(f, buf, len, offset);
     if (!rc)
-        grown_to(f, end);
+        block_file_grown(f, end);
     return rc;
 }
 

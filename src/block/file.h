@@ -60,4 +60,7 @@ int block_file_sync(struct block_file *f);
 int block_file_truncate(struct block_file *f, u64 size);
 int block_file_next(struct block_file *f, u64 offset, bool *ret_data, u64 *ret_end);
 
+/* Somebody wrote to it by other means, up to `end`. */
+void block_file_grown(struct block_file *f, u64 end);
+
 #endif

@@ -148,19 +148,13 @@ static int open_named(struct block_image *top, const struct block_image_options 
     return rc;
 }
 
-int block_image_open(const char *path, const struct block_image_options *o,
-                     struct block_image **ret_image, struct err *err)
+/* Takes the file; opens it and what it stands on. */
+static int open_whole(struct block_file *file, const struct block_image_options *o,
+                      struct block_image **ret_image, struct err *err)
 {
-    struct block_file_options fo = BLOCK_FILE_OPTIONS;
     struct block_image *i;
-    struct block_file *file;
-    int rc;
+    int rc = block_image_from(file, o, &i, err);
 
-    fo.readonly = o->readonly;
-    fo.shared = o->shared;
-    rc = block_file_open(path, &fo, &file, err);
-    if (!rc)
-        rc = block_image_from(file, o, &i, err);
     if (rc)
         return rc;
     rc = open_named(i, o, err);
@@ -169,6 +163,39 @@ int block_image_open(const char *path, const struct block_image_options *o,
     else
         *ret_image = i;
     return rc;
+}
+
+int block_image_open(const char *path, const struct block_image_options *o,
+                     struct block_image **ret_image, struct err *err)
+{
+    struct block_file_options fo = BLOCK_FILE_OPTIONS;
+    struct block_file *file;
+    int rc;
+
+    fo.readonly = o->readonly;
+    fo.shared = o->shared;
+    rc = block_file_open(path, &fo, &file, err);
+    return rc ? rc : open_whole(file, o, ret_image, err);
+}
+
+int block_image_open_named(const struct block_image *from, const char *name,
+                           const struct block_image_options *o, struct block_image **ret_image,
+                           struct err *err)
+{
+    struct block_file *file;
+    int rc = block_chain_open(from, name, o->trust, o->readonly, &file, err);
+
+    if (rc)
+        return rc;
+    if (same_file(from->file, file))
+        rc = err_set(err, ELOOP, "%s: would be its own backing file", file->name);
+    if (!rc && !o->shared)
+        rc = block_file_lock(file, err);
+    if (rc) {
+        block_file_close(file);
+        return rc;
+    }
+    return open_whole(file, o, ret_image, err);
 }
 
 void block_image_close(struct block_image *i)

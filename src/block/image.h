@@ -32,6 +32,10 @@ struct block_image_options {
 
 int block_image_open(const char *path, const struct block_image_options *o,
                      struct block_image **ret_image, struct err *err);
+/* The same for an image that `from` names, or could name: with the care of block_chain_open(). */
+int block_image_open_named(const struct block_image *from, const char *name,
+                           const struct block_image_options *o, struct block_image **ret_image,
+                           struct err *err);
 /* Takes the file, also when it fails; follows no names in it. */
 int block_image_from(struct block_file *file, const struct block_image_options *o,
                      struct block_image **ret_image, struct err *err);

@@ -236,6 +236,9 @@ int qcow2_resize(struct block_format *f, u64 size, struct err *err);
 int qcow2_set_backing(struct block_format *f, const char *name, const char *format,
                       struct err *err);
 
+/* The image itself holds nothing any more: what is below shows everywhere. */
+int qcow2_empty(struct block_format *f, struct err *err);
+
 /* --- qcow2_create.c --- */
 
 struct qcow2_create {

@@ -1,0 +1,23 @@
+/* Copying and comparing whole images: what is a hole stays one, several threads at a time. */
+#ifndef BLOCK_COPY_H
+#define BLOCK_COPY_H
+
+#include "block/image.h"
+
+struct block_copy {
+    struct block_image *from, *to; /* `to` is at least as large */
+    bool to_is_zero;               /* `to` reads as zeros now: zeros need no writing */
+    bool own_only;                 /* only what `from` holds itself, not what it stands on */
+};
+
+/* The contents; does not flush. */
+int block_copy(const struct block_copy *c, struct err *err);
+
+/* 0: the same, 1: not, and *ret_offset is the first byte that differs; or -errno. What one lacks counts as zeros. */
+int block_compare(struct block_image *a, struct block_image *b, u64 *ret_offset, struct err *err);
+
+/* Reads len bytes; what lies past the image's end is zeros. */
+int block_read_padded(struct block_image *i, void *buf, size_t len, u64 offset, struct err *err);
+bool block_is_zero(const void *buf, size_t len);
+
+#endif
