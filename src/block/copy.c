@@ -24,7 +24,7 @@ struct copier {
     u64 size, unit;       /* unit: zeros are looked for in steps of it */
     atomic_bool no_clone; /* the file system cannot */
     pthread_mutex_t lock; /* protects all below */
-    u64 next;
+    u64 next, data_end;   /* the next piece; up to data_end nothing may be skipped */
     int rc;
     struct err err;
 };
@@ -124,6 +124,19 @@ static int clone_extent(struct copier *k, u64 offset, const struct block_extent 
     return rc;
 }
 
+static int read_source(struct copier *k, u64 offset, const struct block_extent *e, u64 done,
+                       u8 *buf, u64 len, struct err *err)
+{
+    int rc;
+
+    if (e->kind != BLOCK_KIND_DATA)
+        return block_image_read(k->c->from, buf, len, offset + done, err);
+    rc = block_file_read(e->file, buf, len, e->host + done);
+    return rc ? err_sys(err, -rc, "%s: cannot read at 0x%llx", e->file->name,
+                        (unsigned long long)(e->host + done))
+              : 0;
+}
+
 static int copy_data(struct copier *k, u64 offset, const struct block_extent *e, u8 *buf,
                      struct err *err)
 {
@@ -135,7 +148,7 @@ static int copy_data(struct copier *k, u64 offset, const struct block_extent *e,
     for (u64 done = 0; !rc && done < e->len;) {
         u64 part = MIN(e->len - done, BUFFER_BYTES);
 
-        rc = block_image_read(k->c->from, buf, part, offset + done, err);
+        rc = read_source(k, offset, e, done, buf, part, err);
         if (!rc)
             rc = put_bytes(k, buf, part, offset + done, err);
         done += part;
@@ -173,13 +186,13 @@ static bool take(struct copier *k, u64 *ret_offset, u64 *ret_end)
     bool found = false;
 
     pthread_mutex_lock(&k->lock);
+    found = k->next < k->data_end && !k->rc;
     while (!k->rc && !found && k->next < k->size) {
         k->rc = map_source(k, k->next, k->size - k->next, &e, &k->err);
         if (k->rc)
             break;
         found = !needs_nothing(k, &e);
-        if (!found)
-            k->next += e.len;
+        *(found ? &k->data_end : &k->next) = k->next + e.len;
     }
     if (found) {
         *ret_offset = k->next;

@@ -21,7 +21,7 @@ int block_format_guess(struct block_file *file, const char **ret_format, struct 
 {
     static const char magic[4] = {'Q', 'F', 'I', (char)0xfb}, suffix[] = ".qcow2";
     size_t len = strlen(file->name);
-    bool called = len > sizeof(suffix) && !strcmp(file->name + len - sizeof(suffix) + 1, suffix),
+    bool called = len >= sizeof(suffix) && !strcmp(file->name + len - sizeof(suffix) + 1, suffix),
          looks;
     char start[4] = "";
     int rc = file->size >= sizeof(start) ? block_file_read(file, start, sizeof(start), 0) : 0;

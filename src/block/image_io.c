@@ -18,15 +18,12 @@ int block_image_map(struct block_image *i, u64 offset, u64 len, struct block_ext
 {
     struct block_extent e = {.kind = BLOCK_KIND_ABSENT, .len = len};
 
-    for (;; i = i->backing) {
-        if (offset >= i->fmt->size) { /* shorter than the image above: zeros */
-            e = (struct block_extent){.kind = BLOCK_KIND_ZERO, .len = len};
-            break;
-        }
+    for (struct block_image *next = i; next && offset < next->fmt->size; next = next->backing) {
+        i = next;
         int rc = i->fmt->ops->map(i->fmt, offset, MIN(len, i->fmt->size - offset), &e, err);
         if (rc)
             return rc;
-        if (e.kind != BLOCK_KIND_ABSENT || !i->backing)
+        if (e.kind != BLOCK_KIND_ABSENT)
             break;
         len = e.len;
     }

@@ -150,6 +150,9 @@ int qcow2_table_get(struct qcow2 *q, struct qcow2_cache *c, u32 index, u64 host,
     int rc;
 
     if (!t) {
+        if (!range_fits(host, qcow2_cluster(q), q->fmt.file->size))
+            return err_set(err, EIO, "%s: qcow2 table at 0x%llx lies past the end of the file",
+                           q->fmt.file->name, (unsigned long long)host);
         rc = add_table(q, c, index, host, &t, err);
         if (rc)
             return rc;

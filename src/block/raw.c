@@ -2,17 +2,49 @@
  * Raw images: the guest's bytes as they are. What is a hole in the file reads as zeros and is reported so.
  *
  * The disk's size is the file's, rounded up to sectors; the part of the last sector that the file lacks reads as zeros.
- * Any thread; there is no state but the size.
+ * Any thread.
  */
 #include "block/format.h"
 #include <errno.h>
+#include <pthread.h>
 #include <stdlib.h>
 
 #define SECTOR 512
 
+struct raw {
+    struct block_format fmt;
+    pthread_mutex_t lock; /* protects the range below */
+    u64 start, end;       /* what was found last; only of files that do not change */
+    bool data;
+};
+
+static struct raw *raw_of(struct block_format *f)
+{
+    return CONTAINER_OF(f, struct raw, fmt);
+}
+
 static void raw_close(struct block_format *f)
 {
-    free(f);
+    pthread_mutex_destroy(&raw_of(f)->lock);
+    free(raw_of(f));
+}
+
+/* Asking where a range ends makes some file systems walk all of it, so what they said is kept. */
+static int range_at(struct raw *r, u64 offset, bool *ret_data, u64 *ret_end)
+{
+    int rc = 0;
+
+    if (!r->fmt.readonly)
+        return block_file_next(r->fmt.file, offset, ret_data, ret_end);
+    pthread_mutex_lock(&r->lock);
+    if (offset < r->start || offset >= r->end) {
+        rc = block_file_next(r->fmt.file, offset, &r->data, &r->end);
+        r->start = rc ? r->end : offset;
+    }
+    *ret_data = r->data;
+    *ret_end = r->end;
+    pthread_mutex_unlock(&r->lock);
+    return rc;
 }
 
 static int raw_map(struct block_format *f, u64 offset, u64 len, struct block_extent *ret_extent,
@@ -26,7 +58,7 @@ static int raw_map(struct block_format *f, u64 offset, u64 len, struct block_ext
         (struct block_extent){.kind = BLOCK_KIND_ZERO, .len = len, .file = f->file, .host = offset};
     if (offset >= file_size)
         return 0;
-    rc = block_file_next(f->file, offset, &data, &end);
+    rc = range_at(raw_of(f), offset, &data, &end);
     if (rc)
         return err_sys(err, -rc, "%s: cannot tell data from holes", f->file->name);
     ret_extent->kind = data ? BLOCK_KIND_DATA : BLOCK_KIND_ZERO;
@@ -96,16 +128,17 @@ static const struct block_format_ops raw_ops = {
 int block_raw_open(struct block_file *file, const struct block_format_options *o,
                    struct block_format **ret_format, struct err *err)
 {
-    struct block_format *f = calloc(1, sizeof(*f));
+    struct raw *r = calloc(1, sizeof(*r));
 
-    if (!f)
+    if (!r)
         return err_set(err, ENOMEM, "%s: no memory", file->name);
-    *f = (struct block_format){.ops = &raw_ops,
-                               .file = file,
-                               .data = file,
-                               .size = ALIGN_UP((u64)file->size, (u64)SECTOR),
-                               .cluster_bytes = SECTOR,
-                               .readonly = o->readonly};
-    *ret_format = f;
+    pthread_mutex_init(&r->lock, NULL);
+    r->fmt = (struct block_format){.ops = &raw_ops,
+                                   .file = file,
+                                   .data = file,
+                                   .size = ALIGN_UP((u64)file->size, (u64)SECTOR),
+                                   .cluster_bytes = SECTOR,
+                                   .readonly = o->readonly};
+    *ret_format = &r->fmt;
     return 0;
 }
