@@ -17,7 +17,7 @@ struct verb {
     int (*run)(const struct verb *self, char **argv);
 };
 
-extern const struct verb verb_accel, verb_help, verb_run, verb_version;
+extern const struct verb verb_accel, verb_disk, verb_help, verb_run, verb_version;
 extern const struct verb *const verbs[]; /* sorted by name, NULL at the end */
 
 const struct verb *verb_find(const char *name); /* or NULL */

@@ -8,7 +8,8 @@
 #include <errno.h>
 #include <string.h>
 
-const struct verb *const verbs[] = {&verb_accel, &verb_help, &verb_run, &verb_version, NULL};
+const struct verb *const verbs[] = {&verb_accel, &verb_disk,    &verb_help,
+                                    &verb_run,   &verb_version, NULL};
 
 const struct args_spec verb_help_only[] = {
     {"help", 'h', NULL, "show this help"},

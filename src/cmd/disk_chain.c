@@ -1,0 +1,192 @@
+/* `trapeze disk commit` and `trapeze disk rebase`: an image and what it stands on. Main thread; copying has more. */
+#include "block/copy.h"
+#include "cmd/disk.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int need_qcow2(const struct block_image *image, struct err *err)
+{
+    if (!strcmp(image->fmt->ops->name, "qcow2"))
+        return 0;
+    return err_set(err, EINVAL, "%s: raw images have no backing image", image->path);
+}
+
+/* --- commit --- */
+
+enum { COMMIT_KEEP, COMMIT_FORMAT, COMMIT_TRUST, COMMIT_HELP };
+
+static const struct args_spec commit_options[] = {
+    [COMMIT_KEEP] = {"keep", 'd', NULL, "do not empty the image afterwards"},
+    [COMMIT_FORMAT] = {"format", 'f', "FORMAT", "qcow2"},
+    [COMMIT_TRUST] = {"trust", 0, NULL, "the images may name files outside their folders"},
+    [COMMIT_HELP] = {"help", 'h', NULL, "show this help"},
+    {NULL, 0, NULL, NULL},
+};
+
+/* The base is on the medium before the image above it is emptied. */
+static int commit_into(struct block_image *top, struct block_image *base, bool keep,
+                       struct err *err)
+{
+    struct block_copy copy = {.from = top, .to = base, .own_only = true};
+    int rc = 0;
+
+    if (block_image_size(base) < block_image_size(top))
+        rc = block_image_resize(base, block_image_size(top), err);
+    if (!rc)
+        rc = block_copy(&copy, err);
+    if (!rc)
+        rc = block_image_flush(base, err);
+    if (!rc && !keep)
+        rc = qcow2_empty(top->fmt, err);
+    return rc;
+}
+
+static int commit_run(const struct disk_args *a, struct err *err)
+{
+    struct block_image_options io = {
+        .format = a->value[COMMIT_FORMAT], .no_backing = true, .trust = a->value[COMMIT_TRUST]};
+    struct block_image *top, *base;
+    int rc = block_image_open(a->operand[0], &io, &top, err);
+
+    if (rc)
+        return rc;
+    rc = need_qcow2(top, err);
+    if (!rc && !top->fmt->backing_name)
+        rc = err_set(err, EINVAL, "%s: has no backing image", top->path);
+    if (!rc) {
+        io = (struct block_image_options){.format = top->fmt->backing_format, .trust = io.trust};
+        rc = block_image_open_named(top, top->fmt->backing_name, &io, &base, err);
+    }
+    if (!rc) {
+        rc = commit_into(top, base, a->value[COMMIT_KEEP], err);
+        block_image_close(base);
+    }
+    block_image_close(top);
+    return rc;
+}
+
+const struct disk_verb disk_commit_verb = {
+    .name = "commit",
+    .usage = "[options] FILE",
+    .summary = "Write what an image holds into its backing image",
+    .options = commit_options,
+    .operands_min = 1,
+    .operands_max = 1,
+    .run = commit_run,
+};
+
+/* --- rebase --- */
+
+enum {
+    REBASE_BACKING,
+    REBASE_BACKING_FORMAT,
+    REBASE_FORMAT,
+    REBASE_TRUST,
+    REBASE_UNSAFE,
+    REBASE_HELP
+};
+
+static const struct args_spec rebase_options[] = {
+    [REBASE_BACKING] = {"backing", 'b', "FILE", "the new backing image; empty: none"},
+    [REBASE_BACKING_FORMAT] = {"backing-format", 'F', "FORMAT", "its format"},
+    [REBASE_FORMAT] = {"format", 'f', "FORMAT", "of the image: qcow2"},
+    [REBASE_TRUST] = {"trust", 0, NULL, "the images may name files outside their folders"},
+    [REBASE_UNSAFE] = {"unsafe", 'u', NULL,
+                       "only change the name: the new one has the same content"},
+    [REBASE_HELP] = {"help", 'h', NULL, "show this help"},
+    {NULL, 0, NULL, NULL},
+};
+
+/* One cluster that the image itself does not hold: what it shows now must still show on the new base. */
+static int keep_cluster(struct block_image *top, struct block_image *base, u64 offset, u64 len,
+                        u8 *old, u8 *new, struct err *err)
+{
+    int rc = block_image_read(top, old, len, offset, err);
+
+    if (!rc && base)
+        rc = block_read_padded(base, new, len, offset, err);
+    if (!rc && !base)
+        memset(new, 0, len);
+    if (rc || !memcmp(old, new, len))
+        return rc;
+    /* Without a backing image so far, zeros need no entry, and would get none. */
+    if (block_is_zero(old, len) && top->fmt->backing_name)
+        return block_image_zero(top, offset, len, false, err);
+    return block_image_write(top, old, len, offset, err);
+}
+
+static int keep_content(struct block_image *top, struct block_image *base, struct err *err)
+{
+    u64 size = block_image_size(top), bytes = top->fmt->cluster_bytes, end;
+    auto_free u8 *old = malloc(bytes);
+    auto_free u8 *new = malloc(bytes);
+    int rc = 0;
+
+    if (!old || !new)
+        return err_set(err, ENOMEM, "no memory");
+    for (u64 offset = 0; !rc && offset < size; offset = end) {
+        struct block_extent e;
+
+        rc = top->fmt->ops->map(top->fmt, offset, size - offset, &e, err);
+        end = offset + e.len;
+        if (rc || e.kind != BLOCK_KIND_ABSENT)
+            continue;
+        for (u64 at = offset; !rc && at < end; at += bytes)
+            rc = keep_cluster(top, base, at, MIN(bytes, size - at), old, new, err);
+    }
+    return rc;
+}
+
+static int rebase_onto(struct block_image *top, const struct disk_args *a, struct err *err)
+{
+    const char *name = *a->value[REBASE_BACKING] ? a->value[REBASE_BACKING] : NULL;
+    const char *format = a->value[REBASE_BACKING_FORMAT];
+    struct block_image_options io = {
+        .format = format, .readonly = true, .trust = a->value[REBASE_TRUST]};
+    struct block_image *base = NULL;
+    int rc = need_qcow2(top, err);
+
+    if (rc)
+        return rc;
+    if (!a->value[REBASE_UNSAFE]) {
+        rc = name ? block_image_open_named(top, name, &io, &base, err) : 0;
+        if (!rc)
+            rc = keep_content(top, base, err);
+        block_image_close(base);
+    }
+    if (!rc)
+        rc = block_image_flush(top, err);
+    return rc ? rc : qcow2_set_backing(top->fmt, name, format, err);
+}
+
+static int rebase_run(const struct disk_args *a, struct err *err)
+{
+    struct block_image_options io = {.format = a->value[REBASE_FORMAT],
+                                     .no_backing = a->value[REBASE_UNSAFE],
+                                     .trust = a->value[REBASE_TRUST]};
+    struct block_image *top;
+    int rc;
+
+    if (!a->value[REBASE_BACKING])
+        return disk_usage(err, "--backing is missing (empty: none)");
+    if (*a->value[REBASE_BACKING] && !a->value[REBASE_BACKING_FORMAT])
+        return disk_usage(
+            err, "--backing needs --backing-format: the format is never guessed from content");
+    rc = block_image_open(a->operand[0], &io, &top, err);
+    if (rc)
+        return rc;
+    rc = rebase_onto(top, a, err);
+    block_image_close(top);
+    return rc;
+}
+
+const struct disk_verb disk_rebase_verb = {
+    .name = "rebase",
+    .usage = "[options] --backing FILE --backing-format FORMAT FILE",
+    .summary = "Give an image another backing image",
+    .options = rebase_options,
+    .operands_min = 1,
+    .operands_max = 1,
+    .run = rebase_run,
+};

@@ -1,0 +1,254 @@
+/* `trapeze disk info` and `trapeze disk check`. Main thread. */
+#include "cmd/disk.h"
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/stat.h>
+
+/* --- info --- */
+
+enum { INFO_CHAIN, INFO_FORMAT, INFO_OUTPUT, INFO_TRUST, INFO_HELP };
+
+static const struct args_spec info_options[] = {
+    [INFO_CHAIN] = {"backing-chain", 0, NULL, "the backing images too"},
+    [INFO_FORMAT] = {"format", 'f', "FORMAT", "raw or qcow2"},
+    [INFO_OUTPUT] = {"output", 0, "HOW", "human or json (human)"},
+    [INFO_TRUST] = {"trust", 0, NULL, "the image may name files outside its folder"},
+    [INFO_HELP] = {"help", 'h', NULL, "show this help"},
+    {NULL, 0, NULL, NULL},
+};
+
+static u64 disk_usage_of(const struct block_image *image)
+{
+    struct stat st;
+
+    return fstat(image->file->fd, &st) ? 0 : (u64)st.st_blocks * 512;
+}
+
+static const char *yes_no(u64 bit)
+{
+    return bit ? "true" : "false";
+}
+
+static void print_human(const struct block_image *image)
+{
+    const struct block_format *fmt = image->fmt;
+    const struct qcow2_header *h;
+
+    printf("image: %s\nfile format: %s\n", image->path, fmt->ops->name);
+    disk_print_size("virtual size", fmt->size);
+    disk_print_size("disk size", disk_usage_of(image));
+    if (strcmp(fmt->ops->name, "qcow2"))
+        return;
+    h = &qcow2_of(image->fmt)->h;
+    printf("cluster_size: %u\n", fmt->cluster_bytes);
+    if (fmt->backing_name)
+        printf("backing file: %s\n", fmt->backing_name);
+    if (fmt->backing_format)
+        printf("backing file format: %s\n", fmt->backing_format);
+    if (h->snapshots)
+        printf("internal snapshots: %u\n", h->snapshots);
+    printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
+           h->version == 2 ? "0.10" : "1.1", h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
+    if (h->version == 3)
+        printf("    lazy refcounts: %s\n    refcount bits: %u\n    dirty: %s\n    corrupt: %s\n",
+               yes_no(h->compat & QCOW2_LAZY), 1u << h->refcount_order,
+               yes_no(h->incompat & QCOW2_DIRTY), yes_no(h->incompat & QCOW2_CORRUPT));
+    if (fmt->data_name)
+        printf("    data file: %s\n    data file raw: %s\n", fmt->data_name,
+               yes_no(h->autoclear & QCOW2_DATA_RAW));
+    if (h->bitmaps)
+        printf("    bitmaps: %u\n", h->bitmaps);
+}
+
+static void print_json_qcow2(const struct block_format *fmt, const struct qcow2_header *h)
+{
+    printf(
+        ",\n    \"cluster-size\": %u,\n    \"format-specific\": {\n        \"type\": \"qcow2\",\n"
+        "        \"data\": {\n            \"compat\": \"%s\",\n            \"compression-type\": "
+        "\"%s\",\n"
+        "            \"lazy-refcounts\": %s,\n            \"refcount-bits\": %u,\n            "
+        "\"corrupt\": %s,\n",
+        fmt->cluster_bytes, h->version == 2 ? "0.10" : "1.1",
+        h->compression == QCOW2_ZSTD ? "zstd" : "zlib", yes_no(h->compat & QCOW2_LAZY),
+        1u << h->refcount_order, yes_no(h->incompat & QCOW2_CORRUPT));
+    if (fmt->data_name) {
+        printf("            \"data-file\": ");
+        disk_json_text(fmt->data_name);
+        printf(",\n            \"data-file-raw\": %s,\n", yes_no(h->autoclear & QCOW2_DATA_RAW));
+    }
+    printf("            \"extended-l2\": false\n        }\n    },\n    \"dirty-flag\": %s",
+           yes_no(h->incompat & QCOW2_DIRTY));
+    if (fmt->backing_name) {
+        printf(",\n    \"backing-filename\": ");
+        disk_json_text(fmt->backing_name);
+    }
+    if (fmt->backing_format) {
+        printf(",\n    \"backing-filename-format\": ");
+        disk_json_text(fmt->backing_format);
+    }
+}
+
+static void print_json(const struct block_image *image)
+{
+    printf("{\n    \"virtual-size\": %llu,\n    \"filename\": ",
+           (unsigned long long)image->fmt->size);
+    disk_json_text(image->path);
+    printf(",\n    \"format\": \"%s\",\n    \"actual-size\": %llu", image->fmt->ops->name,
+           (unsigned long long)disk_usage_of(image));
+    if (!strcmp(image->fmt->ops->name, "qcow2"))
+        print_json_qcow2(image->fmt, &qcow2_of(image->fmt)->h);
+    printf("\n}");
+}
+
+static int info_run(const struct disk_args *a, struct err *err)
+{
+    bool chain = a->value[INFO_CHAIN], json = false;
+    struct block_image_options io = {.format = a->value[INFO_FORMAT],
+                                     .readonly = true,
+                                     .shared = true,
+                                     .repair = !chain,
+                                     .trust = a->value[INFO_TRUST]};
+    struct block_image *image;
+    int rc = disk_output(a->value[INFO_OUTPUT], &json, err);
+
+    if (!rc)
+        rc = block_image_open(a->operand[0], &io, &image, err);
+    if (rc)
+        return rc;
+    if (json && chain)
+        puts("[");
+    for (const struct block_image *i = image; i; i = i->backing) {
+        if (i != image)
+            puts(json ? "," : "");
+        if (json)
+            print_json(i);
+        else
+            print_human(i);
+    }
+    if (json)
+        puts(chain ? "\n]" : "");
+    block_image_close(image);
+    return STATUS_OK;
+}
+
+const struct disk_verb disk_info_verb = {
+    .name = "info",
+    .usage = "[options] FILE",
+    .summary = "Say what an image is",
+    .options = info_options,
+    .operands_min = 1,
+    .operands_max = 1,
+    .run = info_run,
+};
+
+/* --- check --- */
+
+enum { CHECK_FORMAT, CHECK_OUTPUT, CHECK_REPAIR, CHECK_HELP };
+
+static const struct args_spec check_options[] = {
+    [CHECK_FORMAT] = {"format", 'f', "FORMAT", "qcow2"},
+    [CHECK_OUTPUT] = {"output", 0, "HOW", "human or json (human)"},
+    [CHECK_REPAIR] = {"repair", 'r', "WHAT", "mend: leaks, or all"},
+    [CHECK_HELP] = {"help", 'h', NULL, "show this help"},
+    {NULL, 0, NULL, NULL},
+};
+
+#define FAULTS_SHOWN 50
+
+static void show_fault(struct qcow2_check *c, bool leak, const char *text)
+{
+    u64 n = c->leaks + c->corruptions;
+
+    if (n <= FAULTS_SHOWN)
+        fprintf(stderr, "%s: %s\n", leak ? "leak" : "damage", text);
+    else if (n == FAULTS_SHOWN + 1)
+        fputs("... and more\n", stderr);
+}
+
+static void print_check(const struct block_image *image, const struct qcow2_check *c)
+{
+    if (c->corruptions_fixed || c->leaks_fixed)
+        printf("Mended: %llu faults, %llu leaked clusters.\n",
+               (unsigned long long)c->corruptions_fixed, (unsigned long long)c->leaks_fixed);
+    if (c->corruptions)
+        printf("%llu faults were found. Writing to the image may destroy data.\n",
+               (unsigned long long)c->corruptions);
+    if (c->leaks)
+        printf("%llu leaked clusters were found: space is lost, no data.\n",
+               (unsigned long long)c->leaks);
+    if (!c->corruptions && !c->leaks)
+        puts("No errors were found on the image.");
+    printf("%llu/%llu = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed clusters\n",
+           (unsigned long long)c->allocated, (unsigned long long)c->clusters,
+           c->clusters ? 100.0 * (double)c->allocated / (double)c->clusters : 0,
+           c->allocated ? 100.0 * (double)c->fragmented / (double)c->allocated : 0,
+           c->allocated ? 100.0 * (double)c->packed / (double)c->allocated : 0);
+    printf("Image end offset: %llu\n", (unsigned long long)c->end);
+}
+
+static void print_check_json(const struct block_image *image, const struct qcow2_check *c)
+{
+    printf("{\n    \"filename\": ");
+    disk_json_text(image->path);
+    printf(",\n    \"format\": \"qcow2\",\n    \"check-errors\": 0,\n    \"corruptions\": %llu,\n  "
+           "  \"leaks\": %llu,\n"
+           "    \"corruptions-fixed\": %llu,\n    \"leaks-fixed\": %llu,\n    \"total-clusters\": "
+           "%llu,\n"
+           "    \"allocated-clusters\": %llu,\n    \"fragmented-clusters\": %llu,\n"
+           "    \"compressed-clusters\": %llu,\n    \"image-end-offset\": %llu\n}\n",
+           (unsigned long long)c->corruptions, (unsigned long long)c->leaks,
+           (unsigned long long)c->corruptions_fixed, (unsigned long long)c->leaks_fixed,
+           (unsigned long long)c->clusters, (unsigned long long)c->allocated,
+           (unsigned long long)c->fragmented, (unsigned long long)c->packed,
+           (unsigned long long)c->end);
+}
+
+static int repair_of(const char *text, enum qcow2_repair *ret_repair, struct err *err)
+{
+    if (text && strcmp(text, "leaks") && strcmp(text, "all"))
+        return disk_usage(err, "--repair '%s' is not known; there are leaks and all", text);
+    *ret_repair = !text                  ? QCOW2_REPAIR_NONE
+                  : !strcmp(text, "all") ? QCOW2_REPAIR_ALL
+                                         : QCOW2_REPAIR_LEAKS;
+    return 0;
+}
+
+static int check_run(const struct disk_args *a, struct err *err)
+{
+    struct qcow2_check c = {.report = show_fault};
+    enum qcow2_repair repair = QCOW2_REPAIR_NONE;
+    struct block_image_options io = {.format = a->value[CHECK_FORMAT], .repair = true};
+    struct block_image *image;
+    bool json = false;
+    int rc = disk_output(a->value[CHECK_OUTPUT], &json, err);
+
+    if (!rc)
+        rc = repair_of(a->value[CHECK_REPAIR], &repair, err);
+    io.readonly = repair == QCOW2_REPAIR_NONE;
+    if (!rc)
+        rc = block_image_open(a->operand[0], &io, &image, err);
+    if (rc)
+        return rc;
+    if (strcmp(image->fmt->ops->name, "qcow2"))
+        rc =
+            err_set(err, ENOTSUP, "%s: raw images have nothing that could be checked", image->path);
+    else
+        rc = qcow2_check(image->fmt, repair, &c, err);
+    if (!rc && json)
+        print_check_json(image, &c);
+    else if (!rc)
+        print_check(image, &c);
+    block_image_close(image);
+    return rc ? rc : c.corruptions ? DISK_NO : c.leaks ? DISK_LEAKS : STATUS_OK;
+}
+
+const struct disk_verb disk_check_verb = {
+    .name = "check",
+    .usage = "[options] FILE",
+    .summary = "Find damage in an image, and mend it",
+    .options = check_options,
+    .operands_min = 1,
+    .operands_max = 1,
+    .run = check_run,
+};
