@@ -10,6 +10,7 @@
  */
 #include "board/boot.h"
 #include "board/kernel_cache.h"
+#include "board/unpack.h"
 
 #include <errno.h>
 #include <inttypes.h>
@@ -185,6 +186,14 @@ static int read_payload(const struct boot_image *image, const struct bzimage *z,
     return rc;
 }
 
+/* LZ4 unpacks as fast as a file is read. */
+static bool worth_keeping(const struct blob *payload)
+{
+    const char *format = unpack_format(payload->mem, payload->len);
+
+    return format && strcmp(format, "LZ4");
+}
+
 /* With a cache: unpacks now, or finds what was unpacked before. */
 static void prepare(struct boot_image *image)
 {
@@ -194,7 +203,7 @@ static void prepare(struct boot_image *image)
     if (!image->cache_dir || parse(&image->kernel, &z, NULL) ||
         read_payload(image, &z, &payload, NULL))
         return;
-    if (kernel_cache_open(image->cache_dir, &payload, &image->vmlinux) &&
+    if (worth_keeping(&payload) && kernel_cache_open(image->cache_dir, &payload, &image->vmlinux) &&
         !vmlinux_unpack(&payload, INIT_SIZE_MAX, &image->vmlinux, NULL))
         kernel_cache_store(image->cache_dir, &payload, &image->vmlinux, NULL);
     blob_close(&payload);

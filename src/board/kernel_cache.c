@@ -94,6 +94,19 @@ static bool write_all(FILE *f, const struct blob *payload, const struct blob *vm
            fwrite(vmlinux->mem, vmlinux->len, 1, f) == 1;
 }
 
+/* The folder and the one it is in. */
+static void make_dir(const char *dir)
+{
+    auto_free char *parent = strdup(dir);
+    char *slash = parent ? strrchr(parent, '/') : NULL;
+
+    if (slash && slash != parent) {
+        *slash = '\0';
+        mkdir(parent, 0700);
+    }
+    mkdir(dir, 0700);
+}
+
 int kernel_cache_store(const char *dir, const struct blob *payload, const struct blob *vmlinux,
                        struct err *err)
 {
@@ -105,7 +118,7 @@ int kernel_cache_store(const char *dir, const struct blob *payload, const struct
     if (!payload->mem || !vmlinux->mem || !payload->len || !vmlinux->len ||
         file_name(path, sizeof(path), dir, payload))
         return err_set(err, EINVAL, "%s: cannot keep a kernel there", dir);
-    mkdir(dir, 0700);
+    make_dir(dir);
     snprintf(temp, sizeof(temp), "%s.XXXXXX", path);
     fd = mkstemp(temp);
     f = fd < 0 ? NULL : fdopen(fd, "wb");

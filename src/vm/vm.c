@@ -36,12 +36,30 @@ static bool wants_sockets(const struct vm_config *c)
     return wants;
 }
 
+/* Where unpacked kernels are kept: under --root, or with the user's other caches. NULL: nowhere. */
+static char *cache_dir(const struct vm_config *c)
+{
+    const char *cache = getenv("XDG_CACHE_HOME"), *home = getenv("HOME");
+    char *dir = NULL;
+    int n = -1;
+
+    if (c->root)
+        n = asprintf(&dir, "%s/cache", c->root);
+    else if (cache && *cache)
+        n = asprintf(&dir, "%s/trapeze", cache);
+    else if (home && *home)
+        n = asprintf(&dir, "%s/.cache/trapeze", home);
+    return n < 0 ? NULL : dir;
+}
+
 static int open_kernel(struct vm *vm, struct err *err)
 {
+    auto_free char *cache = cache_dir(vm->config);
     struct board_kernel kernel = {
         .kernel = vm->config->kernel,
         .initrd = vm->config->initrd,
         .cmdline = vm->config->append,
+        .cache_dir = cache,
     };
 
     return board_open_kernel(vm->board, &kernel, err);
