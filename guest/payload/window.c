@@ -77,9 +77,26 @@ static void check_moved(void)
     report(first == 1 && second == 2, "a base that comes from 4 GiB away");
 }
 
+/* Not canonical: #SS through a register of the stack, #GP through others. Twice each, as one window. */
+static void check_canonical(void)
+{
+    TRY_LABEL("mov %0, %%rbp\n1: mov (%%rbp), %%rdx; mov 8(%%rbp), %%rcx", "b"(0x800000000000ul));
+    report_trap(VEC_SS, 0, "SS: through RBP, not canonical");
+    TRY_LABEL("mov %0, %%rbp\n1: mov %%rdx, (%%rbp); mov %%rcx, 8(%%rbp)", "b"(0x7fffffffffffffff));
+    report_trap(VEC_SS, 0, "SS: a store");
+    TRY_LABEL("mov %0, %%rbp\n1: movups (%%rbp), %%xmm0; movups 16(%%rbp), %%xmm0",
+              "b"(0x7ffffffffff8ul));
+    report_trap(VEC_SS, 0, "SS: bytes beyond the last canonical one");
+    TRY("mov (%0), %%rdx; mov 8(%0), %%rcx", "b"(0x8000000000000000));
+    report_trap(VEC_GP, 0, "GP: through RBX, not canonical");
+    TRY("mov (%0), %%rdx; mov 8(%0), %%rcx", "b"(0x7fffffffffff8ul));
+    report_trap(VEC_GP, 0, "GP: near the border");
+}
+
 void payload_main(void)
 {
     check_distance();
     check_parts();
     check_moved();
+    check_canonical();
 }

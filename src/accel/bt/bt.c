@@ -303,6 +303,7 @@ static int bt_vcpu_attach(struct vcpu *v, struct err *err)
     sigaddset(&set, SIGSEGV);
     sigaddset(&set, SIGFPE);
     sigaddset(&set, SIGILL);
+    sigaddset(&set, SIGBUS);
     pthread_sigmask(SIG_UNBLOCK, &set, NULL);
     ev._sigev_un._tid = (pid_t)syscall(SYS_gettid);
     if (timer_create(CLOCK_MONOTONIC, &ev, &v->host_timer) < 0)

@@ -1,6 +1,6 @@
 /*
  * Host signals that translated code causes: SIGSEGV (a store to a page that the guest may not write yet or that holds
- * translated code; a non-canonical or misaligned address) and SIGFPE (divide errors, unmasked floating-point
+ * translated code; a non-canonical or misaligned address), SIGBUS (the same with RSP or RBP as base: the host's #SS) and SIGFPE (divide errors, unmasked floating-point
  * exceptions). The handler finds the guest's instruction, stores the guest's registers and sends the thread to
  * bt_stub_fault. The guest's stack pointer is in RSP at that moment: handlers run on a stack of their own, which the
  * kernel takes even if RSP happens to point into it (SS_AUTODISARM).
@@ -53,7 +53,7 @@ static void store_registers(struct cpu *c, const greg_t *g)
 
 static int vector_for(const struct cpu *c, int sig, int trapno, bool careful)
 {
-    if (sig == SIGSEGV)
+    if (sig == SIGSEGV || trapno == VEC_SS)
         return careful ? VEC_GP : VEC_PF; /* VEC_PF: light_fault() tries again carefully */
     if (sig == SIGILL)
         return VEC_UD;
@@ -71,7 +71,7 @@ static void handle(int sig, siginfo_t *info, void *uc)
 
     (void)info;
     struct block *b = k && pc >= k->rx && pc < k->rx + k->size ? block_at_host(v->bt, pc) : NULL;
-    if (!b) {
+    if (!b || (sig == SIGBUS && g[REG_TRAPNO] != VEC_SS)) { /* SIGBUS besides: the host is out of memory */
         signal(sig, SIG_DFL); /* returns to the faulting instruction, which now kills us */
         return;
     }
@@ -86,7 +86,7 @@ static void handle(int sig, siginfo_t *info, void *uc)
     c->exc_vector = vector_for(c, sig, (int)g[REG_TRAPNO], careful);
     c->exc_has_error = c->exc_vector == VEC_GP || c->exc_vector == VEC_AC;
     c->exc_error = 0;
-    if (sig == SIGSEGV && !careful)
+    if (c->exc_vector == VEC_PF)
         cache_note_fault(v->bt, b, offset);
     g[REG_RIP] = (greg_t)stub_address[STUB_FAULT];
 }
