@@ -406,7 +406,7 @@ static void place_access(struct cpu *c, u64 lin, unsigned size, unsigned acc)
         v->access.gpa[1] = p.gpa;
         v->access.mmio |= !p.ram << 1;
     }
-    v->access.host = walk_ram(c->m->ram, v->access.gpa[0], first);
+    v->access.host = ram_byte(c->m->ram, v->access.gpa[0]);
     v->access.bounced = first < size || v->access.mmio;
     const struct gmem_slot *slot = ram_slot(c->m->ram, v->access.gpa[0]);
     if (slot && slot->readonly && write)

@@ -12,7 +12,7 @@
 
 static const u8 *page_bytes(struct gen *g, u64 gpa)
 {
-    return walk_ram(g->c->m->ram, gpa & ~0xfffull, 4096);
+    return ram_byte(g->c->m->ram, gpa & ~0xfffull);
 }
 
 /* The page behind the block's own, for an instruction that straddles the two. False: #PF is set up in *c. */

@@ -47,6 +47,13 @@ static inline const struct gmem_slot *ram_slot(const struct gmem *m, u64 gpa)
     return NULL;
 }
 
+/* The VMM's view of the byte at gpa, RAM or ROM, or NULL. Light. */
+static inline u8 *ram_byte(const struct gmem *m, u64 gpa)
+{
+    const struct gmem_slot *s = ram_slot(m, gpa);
+    return s ? s->hva + (gpa - s->gpa) : NULL;
+}
+
 struct bt {
     struct accel_machine *m;
     u8 *gview;         /* RAM as guest stores see it: read-write, translated pages read-only */
