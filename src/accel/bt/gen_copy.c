@@ -21,12 +21,16 @@ bool gen_copy_needs_care(const struct insn *in)
     return in->has_mem && is_high_byte(in, 1, in->reg);
 }
 
-static bool wants_66(const struct gen *g, const struct insn *in)
+/* With one processor LOCK is left out: nobody else does read-modify-write on guest memory. But the idiom `lock add $0, (stack)`
+ * is there to order a store before a load, towards devices that share rings with their driver. */
+static bool is_barrier(const struct insn *in)
 {
-    (void)g;
-    if (in->mode != 16 || in->form->need != NEED_NONE)
-        return in->opsize_prefix;
-    return in->opsize == 2;
+    return in->has_mem && in->base == RSP;
+}
+
+static bool wants_66(const struct insn *in)
+{
+    return in->opsize_prefix != in->form->flip_66;
 }
 
 static void put_imm(struct gen *g, const struct insn *in)
@@ -40,9 +44,9 @@ static void put_legacy(struct gen *g, const struct insn *in, const struct names 
     struct code *o = &g->o;
     u8 r = rex(in->rex_w, n->reg, n->index == REG_NONE ? 0 : n->index, n->base);
 
-    if (in->lock && g->bt->nvcpus > 1)
+    if (in->lock && (g->bt->nvcpus > 1 || is_barrier(in)))
         b1(o, 0xf0);
-    if (wants_66(g, in))
+    if (wants_66(in))
         b1(o, 0x66);
     if (in->rep)
         b1(o, in->rep);
@@ -182,7 +186,7 @@ static void put_reg_form(struct gen *g, const struct insn *in)
         return;
     }
     if (in->form->no_64 && in->opcode >= 0x40 && in->opcode <= 0x4f) { /* inc, dec r */
-        if (wants_66(g, in))
+        if (wants_66(in))
             b1(o, 0x66);
         b2(o, 0xff, 0xc0 | (in->opcode & 15));
         return;
