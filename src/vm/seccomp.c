@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/if_tun.h>
 #include <sched.h>
 #include <seccomp.h>
 #include <stdlib.h>
@@ -61,6 +62,8 @@ static const struct condition loop_ioctl[] = {
     {1, 0xff00, 0xae00},    {1, WHOLE, TCGETS},   {1, WHOLE, TCSETS},  {1, WHOLE, TCSETSW},
     {1, WHOLE, TIOCGWINSZ}, {1, WHOLE, FIONREAD}, {1, WHOLE, FIONBIO}, END,
 };
+/* What a tap device takes from us, when the guest's driver has said what it can take. */
+static const struct condition tap_ioctl[] = {{1, WHOLE, TUNSETOFFLOAD}, END};
 static const struct condition some_fcntl[] = {
     {1, WHOLE, F_GETFL}, {1, WHOLE, F_SETFL}, {1, WHOLE, F_DUPFD_CLOEXEC},
     {1, WHOLE, F_GETFD}, {1, WHOLE, F_SETFD}, END,
@@ -110,7 +113,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(getpeername), LOOP | CPU | NET, NULL}, {SCMP_SYS(setsockopt), LOOP | CPU | NET, NULL},
     {SCMP_SYS(getsockopt), LOOP | CPU | NET, NULL}, {SCMP_SYS(openat), LOOP | CPU | NET, read_only},
     {SCMP_SYS(newfstatat), LOOP | CPU | NET, NULL}, {SCMP_SYS(stat), LOOP | CPU | NET, NULL},
-    {SCMP_SYS(fcntl), CPU | NET, some_fcntl}, {SCMP_SYS(ioctl), CPU | NET, loop_ioctl},
+    {SCMP_SYS(ioctl), LOOP | CPU, tap_ioctl}, {SCMP_SYS(fcntl), CPU | NET, some_fcntl}, {SCMP_SYS(ioctl), CPU | NET, loop_ioctl},
     {SCMP_SYS(shutdown), CPU | NET, NULL},
     {SCMP_SYS(epoll_ctl), CPU | NET, NULL},
     /* disk engines, which start their threads locked in */
