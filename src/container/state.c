@@ -85,16 +85,18 @@ int state_new(struct state *s, struct pool *pool, const char *root, const char *
     if (rc < 0)
         return err_sys(err, -rc, "make the state directory %s", root);
     snprintf(path, sizeof(path), "%s/%s", root, id);
-    if (mkdir(path, 0711) < 0 && errno == EEXIST)
-        return err_set(err, EEXIST, "container with given ID already exists");
-    else if (access(path, F_OK) < 0)
-        return err_sys(err, errno, "make %s", path);
-    if (open_dir(s, err) < 0)
-        return -err->code;
-    if (flock(s->dirfd, LOCK_EX | LOCK_NB) < 0)
-        return err_set(err, EBUSY, "container %s is being changed by another command", id);
-    s->locked = true;
-    return 0;
+    if (mkdir(path, 0711) < 0)
+        return errno == EEXIST ? err_set(err, EEXIST, "container with given ID already exists")
+                               : err_sys(err, errno, "make %s", path);
+    if (open_dir(s, err) == 0) {
+        if (flock(s->dirfd, LOCK_EX | LOCK_NB) == 0) {
+            s->locked = true;
+            return 0;
+        }
+        err_set(err, EBUSY, "container %s is being changed by another command", id);
+    }
+    rmdir(path);
+    return -err->code;
 }
 
 static void on_alarm(int sig)

@@ -30,7 +30,7 @@ struct state {
     u64 creator_start;
     bool new_pid_ns, no_pivot;
     u64 ns_flags; /* CLONE_NEW... the container has or joined */
-    const char *systemd_unit;
+    const char *systemd_unit, *systemd_slice;
     const char *rdt_path; /* the resctrl group made for the container */
     struct cgroup cgroup;
     json_t *annotations;

@@ -331,3 +331,78 @@ END
     wait %1
     grep -q pidfd "$WORK/heard"
 }
+
+@test "a host with nothing but cgroup v2" {
+    mkdir -p "$WORK/v2" && unshare -m sh -c "mount -t cgroup2 none '$WORK/v2'" || skip "no cgroup v2 here"
+    [ "$(stat -fc %T /sys/fs/cgroup)" = tmpfs ] || skip "it is one already"
+    args sleep 1000
+    config '.process.capabilities |= map_values(. + ["CAP_MKNOD"]) | .root.readonly = false'
+    cat >"$WORK/inside" <<'END'
+set -eu
+umount -R -l /sys/fs/cgroup
+mount -t cgroup2 none /sys/fs/cgroup
+oci() { "$OCI" --root "$ROOT" "$@"; }
+oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null
+trap 'oci delete --force "$ID"' EXIT
+grep -qx "$(oci state "$ID" | jq .pid)" "/sys/fs/cgroup/$ID/cgroup.procs"
+oci exec "$ID" grep -qx '0::/.*' /proc/self/cgroup
+oci exec "$ID" test -e /sys/fs/cgroup/cgroup.procs
+# The device program: a node may be made, a disk not be opened, zeros be read.
+oci exec "$ID" mknod /tmp/disk b 8 0
+! oci exec "$ID" head -c 1 /tmp/disk
+[ "$(oci exec "$ID" head -c 2 /dev/zero | wc -c)" = 2 ]
+oci pause "$ID"
+[ "$(oci state "$ID" | jq -r .status)" = paused ]
+oci resume "$ID"
+oci ps -f json "$ID" | jq -e 'length == 1'
+oci kill --all "$ID" KILL
+END
+    export OCI ROOT BUNDLE ID
+    unshare -m --propagation private bash "$WORK/inside"
+}
+
+@test "--systemd-cgroup asks systemd for a scope" {
+    config '.linux.cgroupsPath = "no-colons"'
+    fails 'of format' oci --systemd-cgroup run -b "$BUNDLE" "$ID"
+    config '.linux.cgroupsPath = "a-b.slice:pre:\($id)" | .linux.resources.memory = {"limit": 50000000}' --arg id "$ID"
+    [ -d /sys/fs/cgroup/systemd ] || skip "no hierarchy named systemd"
+    cat >"$WORK/systemd.py" <<'END'
+# A bus with a systemd on it, as far as one call goes: it moves the process and says yes.
+import os, socket, struct, sys
+s = socket.socket(socket.AF_UNIX); s.bind(sys.argv[1]); s.listen(4); print('ready', flush=True)
+def answer(c):
+    head = c.recv(16, socket.MSG_WAITALL)
+    if len(head) < 16: return None
+    body, fields = struct.unpack('<I', head[4:8])[0], struct.unpack('<I', head[12:16])[0]
+    rest = c.recv(body + (fields + 7) // 8 * 8, socket.MSG_WAITALL)
+    c.sendall(struct.pack('<cBBBIII', b'l', 2, 1, 1, 0, 1, 8) + b'\x05\x01u\0' + struct.pack('<I', 1))
+    return rest
+while True:
+    c, _ = s.accept()
+    while not c.recv(1) == b'\n': pass
+    c.sendall(b'OK 00\r\n')
+    while not c.recv(1) == b'\n': pass
+    while True:
+        rest = answer(c)
+        if rest is None: break
+        for word in (b'Hello', b'StartTransientUnit', b'StopUnit', b'a-b.slice', b'Delegate', b'MemoryLimit', sys.argv[2].encode()):
+            if word in rest: print(word.decode(), flush=True)
+        if b'PIDs' in rest:
+            at = rest.index(b'PIDs'); at += 5 + 4; at = (at + 3) // 4 * 4
+            pid = struct.unpack('<I', rest[at + 4:at + 8])[0]
+            group = '/sys/fs/cgroup/systemd/a.slice/a-b.slice/pre-' + sys.argv[2] + '.scope'
+            os.makedirs(group, exist_ok=True)
+            open(group + '/cgroup.procs', 'w').write(str(pid))
+END
+    python3 "$WORK/systemd.py" "$WORK/bus" "$ID" >"$WORK/heard" 2>&1 3>&- &
+    timeout 10 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
+    args sh -c 'grep systemd /proc/self/cgroup'
+    DBUS_SYSTEM_BUS_ADDRESS=unix:path=$WORK/bus run oci --systemd-cgroup run -b "$BUNDLE" "$ID"
+    kill %1
+    cat "$WORK/heard"
+    echo "$output"
+    find /sys/fs/cgroup -depth -type d -name 'a-b.slice' -exec rmdir {} + 2>/dev/null || true
+    find /sys/fs/cgroup -depth -type d -name 'a.slice' -exec rmdir {} + 2>/dev/null || true
+    [ "$status" -eq 0 ]
+    for word in Hello StartTransientUnit StopUnit a-b.slice Delegate MemoryLimit; do grep -qx "$word" "$WORK/heard"; done
+}
