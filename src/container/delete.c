@@ -2,7 +2,6 @@
 #include "container/create.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
@@ -69,15 +68,6 @@ static int kill_init(struct state *st, struct err *err)
                : 0;
 }
 
-/* A directory without a record: what a `create` left that was killed in its first moments. Others' stay. */
-static void remove_empty(const struct runtime *rt, const char *id)
-{
-    auto_close int root = open(rt->root, O_PATH | O_DIRECTORY | O_CLOEXEC);
-
-    if (root >= 0)
-        unlinkat(root, id, AT_REMOVEDIR);
-}
-
 static int delete_one(struct runtime *rt, const char *id, bool force, struct err *err)
 {
     struct state st;
@@ -85,7 +75,7 @@ static int delete_one(struct runtime *rt, const char *id, bool force, struct err
     int rc = state_open(&st, &rt->pool, rt->root, id, true, err);
 
     if (rc == -ENOENT && force) {
-        remove_empty(rt, id);
+        state_remove_empty(rt->root, id);
         rc = 0;
     } else if (rc == 0) {
         status = state_status(&st);

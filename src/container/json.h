@@ -16,7 +16,7 @@ typedef struct json_object json_t;
 #define JSON_MAX_BYTES (32 * MiB)
 #define JSON_MAX_DEPTH 64
 
-/* The caller releases *ret with json_object_put. `what` names the source in messages. */
+/* text[len] must be a NUL. The caller releases *ret with json_object_put. `what` names the source in messages. */
 int json_parse(const char *text, size_t len, const char *what, json_t **ret, struct err *err);
 int json_load_fd(int fd, const char *what, json_t **ret, struct err *err);
 int json_load(const char *path, json_t **ret, struct err *err);

@@ -10,6 +10,7 @@
  */
 #include "container/state.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -242,6 +243,25 @@ int state_remove(struct state *s, struct err *err)
         return 0;
     rc = file_remove_tree(root, s->id);
     return rc < 0 ? err_sys(err, -rc, "remove %s/%s", s->root, s->id) : 0;
+}
+
+void state_remove_empty(const char *root, const char *id)
+{
+    auto_close int top = open(root, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int fd = top < 0 ? -1 : openat(top, id, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    struct dirent *e;
+
+    /* A `create` that is still at it has the lock. */
+    if (dir && flock(fd, LOCK_EX | LOCK_NB) == 0 &&
+        faccessat(fd, RECORD, F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
+        while ((e = readdir(dir)))
+            if (strncmp(e->d_name, "." RECORD ".", sizeof("." RECORD)) == 0)
+                unlinkat(fd, e->d_name, 0);
+        unlinkat(top, id, AT_REMOVEDIR);
+    }
+    if (dir)
+        closedir(dir);
 }
 
 void state_close(struct state *s)

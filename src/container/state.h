@@ -51,6 +51,8 @@ int state_save_config(const struct state *s, json_t *doc, struct err *err);
 int state_spec(const struct state *s, struct spec *ret, struct err *err);
 /* Removes the directory; the lock goes with it. */
 int state_remove(struct state *s, struct err *err);
+/* Removes what a `create` left that was killed before it wrote a record. Directories of others stay. */
+void state_remove_empty(const char *root, const char *id);
 /* Zeroed and half-open states are fine. */
 void state_close(struct state *s);
 

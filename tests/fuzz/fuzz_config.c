@@ -5,6 +5,8 @@
 #include "container/seccomp.h"
 #include "container/spec.h"
 
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
@@ -13,9 +15,15 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     struct spec s = {0};
     struct seccomp_prog prog = {0};
     struct err err = ERR_INIT;
+    auto_free char *text = malloc(size + 1);
     json_t *doc;
 
-    if (json_parse((const char *)data, size, "fuzz", &doc, &err) == 0) {
+    if (!text)
+        return 0;
+    if (size)
+        memcpy(text, data, size);
+    text[size] = '\0';
+    if (json_parse(text, size, "fuzz", &doc, &err) == 0) {
         if (spec_parse(&s, &pool, doc, &err) == 0) {
             for (size_t i = 0; i < s.mount_count; i++) {
                 struct mount_opts o;
