@@ -89,6 +89,47 @@ static bool page_fault_at(struct probe *p, u64 target)
     return res.end.vector == VEC_PF;
 }
 
+/* The mask register of an EVEX instruction, and the bytes of its operand that it selects; false if there are none. */
+static bool selected_bytes(struct probe *p, unsigned *ret_first, unsigned *ret_end)
+{
+    const struct insn_form *f = p->in.form;
+    u64 all = f->mask_count == 64 ? ~0ull : (1ull << f->mask_count) - 1;
+    u64 mask = p->c.regs.mask[p->in.bytes[p->in.opcode_at - 1] & 7] & all, bits = mask;
+    unsigned n = f->mem_bytes / f->mask_bytes;
+
+    for (unsigned i = n; i < f->mask_count; i += n)
+        bits |= mask >> i;
+    bits &= n == 64 ? ~0ull : (1ull << n) - 1;
+    if (f->mask_packed)
+        bits = bits ? ~0ull >> (64 - __builtin_popcountll(bits)) : 0;
+    *ret_first = bits ? (unsigned)__builtin_ctzll(bits) * f->mask_bytes : 0;
+    *ret_end = bits ? (64 - (unsigned)__builtin_clzll(bits)) * f->mask_bytes : 0;
+    return mask != 0;
+}
+
+/* Masked operands across both ends of the data: a fault only if something is selected there. */
+static void probe_masked(struct probe *p)
+{
+    const struct insn_form *f = p->in.form;
+    u64 *mask = &p->c.regs.mask[p->in.bytes[p->in.opcode_at - 1] & 7], kept = *mask;
+    unsigned first, end;
+
+    for (unsigned i = 0; i < 12; i++) {
+        unsigned split = random_below(&p->r, f->mem_bytes + 1u);
+
+        *mask = i < 2 ? 0 : random_next(&p->r) & (i & 1 ? random_next(&p->r) << i : ~0ull);
+        if (f->align)
+            split = 0;
+        bool any = selected_bytes(p, &first, &end);
+        if (page_fault_at(p, END - split) != (any && end > split))
+            complain(p, "masked, at the end", split);
+        if (page_fault_at(p, DIFF_DATA - split) != (any && first < split))
+            complain(p, "masked, at the start", split);
+    }
+    *mask = kept;
+    aim(p, PLACE);
+}
+
 /* Left to the host: processors differ. */
 static bool may_be_misaligned(const struct insn *in)
 {
@@ -297,12 +338,16 @@ static bool cannot_probe(const struct insn *in)
     switch (in->form->mnemonic) {
     case ZYDIS_MNEMONIC_RDRAND:
     case ZYDIS_MNEMONIC_RDSEED:
+    case ZYDIS_MNEMONIC_VMASKMOVPS: /* done in C */
+    case ZYDIS_MNEMONIC_VMASKMOVPD:
+    case ZYDIS_MNEMONIC_VPMASKMOVD:
+    case ZYDIS_MNEMONIC_VPMASKMOVQ:
     case ZYDIS_MNEMONIC_LDMXCSR: /* faults for most contents of its operand */
     case ZYDIS_MNEMONIC_VLDMXCSR:
         return true;
     default:
         return in->base == RSP || cannot_aim(in) || (in->has_mem && in->seg >= SEG_FS) ||
-               in->form->masked || (in->map == MAP_0F && in->opcode == 0x0d && in->mod == 3);
+               (in->map == MAP_0F && in->opcode == 0x0d && in->mod == 3);
     }
 }
 
@@ -323,7 +368,10 @@ static bool probe_once(struct probe *p, const struct template *t)
     if (touches_memory(p)) {
         if (p->address & p->written)
             return false; /* would not know what changed */
-        probe_memory(p);
+        if (p->in.form->masked)
+            probe_masked(p);
+        else
+            probe_memory(p);
     }
     p->target = PLACE;
     probe_base(p);

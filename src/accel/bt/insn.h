@@ -65,7 +65,11 @@ struct insn_form {
     bool ends_block;  /* special that changes control flow or mode: the block ends behind it */
     bool no_64;       /* its encoding does not exist in 64-bit mode; must be re-encoded or special */
     bool flip_66;     /* 16-bit code: to mean the same in 64-bit code, it needs a 66 prefix exactly when it has none */
-    bool masked;      /* accesses its memory operand by parts (AVX masks): what is masked out must not fault */
+    /* Accesses its memory operand by elements that a mask register (EVEX.aaa) selects: what is masked out must not fault.
+     * The low mask_count bits of the mask count. Memory holds mem_bytes / mask_bytes elements; bit i selects element i
+     * modulo that number (a broadcast). mask_packed: what is selected lies next to each other from the start. */
+    bool masked, mask_packed;
+    u8 mask_count, mask_bytes;
     sys_fn *sys;      /* INSN_SPECIAL */
     u16 mnemonic;     /* ZydisMnemonic, for listings and sys helpers that serve several */
 };

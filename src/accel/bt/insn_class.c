@@ -37,7 +37,6 @@ static const u16 vex_aligned[] = {
     MN(VMOVAPS), MN(VMOVAPD), MN(VMOVDQA), MN(VMOVDQA32), MN(VMOVDQA64), MN(VMOVNTPS), MN(VMOVNTPD), MN(VMOVNTDQ),
     MN(VMOVNTDQA),
 };
-static const u16 mask_moves[] = {MN(VMASKMOVPS), MN(VMASKMOVPD), MN(VPMASKMOVD), MN(VPMASKMOVQ)};
 /* clang-format on */
 
 static bool listed(const u16 *list, size_t n, ZydisMnemonic mnemonic)
@@ -94,7 +93,6 @@ void insn_fix_operands(union form_key k, const ZydisDecodedInstruction *zi, stru
         f->mem_acc = ACC_R;
         f->mem_bytes = 1;
     }
-    f->masked = f->mem_acc && (k.masked || LISTED(mask_moves, zi->mnemonic));
 }
 
 static enum insn_class branch_class(const ZydisDecodedInstruction *zi)

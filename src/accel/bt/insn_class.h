@@ -23,6 +23,9 @@ static inline bool insn_isa_allowed(ZydisISASet set)
 void insn_fix_flags(union form_key k, ZydisMnemonic mnemonic, struct insn_form *f);
 void insn_fix_operands(union form_key k, const ZydisDecodedInstruction *zi, struct form_entry *e,
                        struct insn_form *f);
+/* Fills masked and what belongs to it. */
+void insn_find_mask(union form_key k, const ZydisDecodedInstruction *zi,
+                    const ZydisDecodedOperand *ops, struct insn_form *f);
 /* Fills cls, need, align, lockable, atomic, ends_block, no_64 and sys, and adapts the operands to
  * the class. */
 void insn_classify(union form_key k, const ZydisDecodedInstruction *zi,

@@ -374,6 +374,7 @@ static void build_valid(union form_key k, const ZydisDecodedInstruction *zi,
         e->vvvv_mask &= 15;
     f->cond = (u8)(k.opcode & 15);
     insn_fix_operands(k, zi, e, f);
+    insn_find_mask(k, zi, ops, f);
     insn_classify(k, zi, ops, f);
     adapt_to_64(k, zi, ops, e, f);
 }
