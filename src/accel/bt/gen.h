@@ -11,6 +11,7 @@
 #include "accel/bt/cache.h"
 
 #define ACC_ALIGN 4 /* beside ACC_R, ACC_W: misaligned is #GP */
+#define ACC_MASKED 8 /* a missing page may not matter */
 #define BLOCK_INSNS 48
 #define MAX_COLD 320
 

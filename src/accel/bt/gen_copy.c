@@ -267,7 +267,8 @@ void gen_copy(struct gen *g)
         return;
     }
     unsigned addr = gen_address(g, in, 0);
-    gen_check(g, addr, in->form->mem_bytes, in->form->mem_acc | (in->form->align ? ACC_ALIGN : 0));
+    gen_check(g, addr, in->form->mem_bytes,
+              in->form->mem_acc | (in->form->align ? ACC_ALIGN : 0) | (in->form->masked ? ACC_MASKED : 0));
     struct cold *k = &g->cold[g->ncold - 1];
     put_with_mem(g, in, k->addr_reg, true, 0);
 }

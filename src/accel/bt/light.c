@@ -7,6 +7,7 @@
 #include <Zydis/Zydis.h>
 #include "accel/bt/cache.h"
 #include "accel/bt/gen.h"
+#include "accel/bt/opmask.h"
 #include "accel/bt/sys.h"
 #include "accel/bt/sys_fns.h"
 #include "x86/walk.h"
@@ -332,6 +333,17 @@ struct slow_record {
     u8 size, acc;
 } __attribute__((packed));
 
+/* Nothing may be raised before it is known what the mask selects: light_begin() looks. */
+static struct stub_ret slow_masked(struct cpu *c, u64 lin, const struct slow_record *r)
+{
+    bool write = r->acc & ACC_W;
+    struct mmu_page p;
+    if ((lin & 0xfff) + r->size > 4096 || (u64)((s64)(lin << 16) >> 16) != lin ||
+        !mmu_try(c, lin, &p) || !p.ram || (write && (!p.writable || code_page(c->vcpu->bt, p.gpa))))
+        return run_careful(c);
+    return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
+}
+
 struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info)
 {
     const struct slow_record *r = (const struct slow_record *)info;
@@ -340,6 +352,8 @@ struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info)
 
     c->rip = rip_of(c, r->vpc);
     c->priv[P_S1] = lin;
+    if (r->acc & ACC_MASKED)
+        return slow_masked(c, lin, r);
     if ((r->acc & ACC_ALIGN) && (lin & (r->size - 1u)))
         raise_error(c, VEC_GP, 0); /* comes before a page fault */
     if ((lin & 0xfff) + r->size > 4096 || (code64(c) && (u64)((s64)(lin << 16) >> 16) != lin))
@@ -467,26 +481,37 @@ static void bounce_out(struct cpu *c)
     }
 }
 
+/* A masked instruction that accesses nothing still needs an address. */
+static struct stub_ret place_nothing(struct cpu *c, const struct site *s)
+{
+    struct vcpu *v = c->vcpu;
+    v->access.size = v->access.len[0] = v->access.len[1] = v->access.mmio = 0;
+    v->access.bounced = 1;
+    c->priv[P_S1] = (u64)(v->access.host = v->bounce);
+    return (struct stub_ret){.host = (u64)s->next};
+}
+
 struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
 {
     const struct site *s = (const struct site *)rec;
     struct vcpu *v = c->vcpu;
     const struct insn_form *f = s->in.form;
+    unsigned first = 0, len = f->mem_bytes;
 
     (void)s1;
     c->rip = rip_of(c, s->vpc);
-    u64 lin = insn_linear(c, &s->in, f->mem_bytes, f->mem_acc & ACC_W);
-    if (f->align && (lin & (f->mem_bytes - 1u)))
+    if (f->masked && !opmask_range(&s->in, &first, &len))
+        return place_nothing(c, s);
+    u64 lin = seg_linear(c, s->in.seg, insn_offset(c, &s->in) + first, len, f->mem_acc & ACC_W);
+    if (f->align && ((lin - first) & (f->mem_bytes - 1u)))
         raise_error(c, VEC_GP, 0);
-    place_access(c, lin, f->mem_bytes, f->mem_acc);
-    if ((c->mode & MODE_ALIGN) && f->mem_bytes <= 8 && (lin & (f->mem_bytes - 1u)))
-        raise_error(c, VEC_AC, 0);
+    place_access(c, lin, len, f->mem_acc);
     if (v->access.bounced) {
-        v->access.host = v->bounce + (lin & 63);
-        if (f->mem_acc & ACC_R)
+        v->access.host = v->bounce + ((lin - first) & 63) + first;
+        if (f->mem_acc & ACC_R || f->masked)
             bounce_in(c);
     }
-    c->priv[P_S1] = (u64)v->access.host;
+    c->priv[P_S1] = (u64)v->access.host - first;
     return (struct stub_ret){.host = (u64)s->next};
 }
 
