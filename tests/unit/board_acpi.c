@@ -31,10 +31,9 @@ static u64 find(struct image *i, const char *signature)
 
 static void test_tables(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u64 fadt, madt, mcfg, dsdt;
 
-    image_init(i);
     assert_int_equal(acpi_write_tables(i->b, NULL), 0);
     assert_int_equal(sum(i, MEMMAP_ACPI, 20), 0);
     assert_int_equal(sum(i, MEMMAP_ACPI, 36), 0);
@@ -54,18 +53,16 @@ static void test_tables(void **state)
     mcfg = find(i, "MCFG");
     assert_int_equal(image_ram(i, mcfg + 44, 8), MEMMAP_ECAM_BASE);
     assert_int_equal(find(i, "NONE"), 0);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 /* 32 processors still fit, and each is in the MADT. */
 static void test_many_cpus(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u64 madt, at, end;
     u32 seen = 0;
 
-    image_init(i);
     i->b->config.cpus = MEMMAP_CPUS;
     assert_int_equal(acpi_write_tables(i->b, NULL), 0);
     madt = find(i, "APIC");
@@ -76,8 +73,7 @@ static void test_many_cpus(void **state)
     }
     assert_int_equal(at, end);
     assert_int_equal(seen, 0xffffffff);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_aml(void **state)

@@ -4,6 +4,7 @@
 
 #include "board/boot.h"
 #include "unit.h"
+#include <sys/mman.h>
 #include <unistd.h>
 
 #define IMAGE_RAM (64 * MiB)
@@ -16,6 +17,7 @@ struct image {
     struct board *b;
     u8 bytes[IMAGE_MAX];
     size_t len;
+    int fd[2]; /* of files without a name, so that nothing is left when a test fails */
     char path[32], initrd[32];
     const char *cache_dir;
     struct x86_cpu cpu;
@@ -27,6 +29,13 @@ static inline void image_put(struct image *i, size_t at, u64 value, unsigned byt
     assert_true(at + bytes <= IMAGE_MAX);
     memcpy(i->bytes + at, &value, bytes);
     i->len = MAX(i->len, at + bytes);
+}
+
+static inline void image_file(char *path, size_t len, int *ret_fd)
+{
+    *ret_fd = memfd_create("image", MFD_CLOEXEC);
+    assert_true(*ret_fd >= 0);
+    snprintf(path, len, "/proc/self/fd/%d", *ret_fd);
 }
 
 static inline void image_init(struct image *i)
@@ -43,19 +52,32 @@ static inline void image_init(struct image *i)
     c.model = &i->model;
     c.timers = &i->q;
     assert_int_equal(board_new(&c, &i->b, NULL), 0);
-    strcpy(i->path, "/tmp/kernel.XXXXXX");
-    strcpy(i->initrd, "/tmp/initrd.XXXXXX");
-    close(mkstemp(i->path));
-    close(mkstemp(i->initrd));
+    image_file(i->path, sizeof(i->path), &i->fd[0]);
+    image_file(i->initrd, sizeof(i->initrd), &i->fd[1]);
 }
 
 static inline void image_fini(struct image *i)
 {
-    unlink(i->path);
-    unlink(i->initrd);
+    close(i->fd[0]);
+    close(i->fd[1]);
     board_free(i->b);
     timerq_fini(&i->q);
     gmem_fini(&i->ram);
+}
+
+static inline struct image *image_new(void)
+{
+    struct image *i = malloc(sizeof(*i));
+
+    assert_non_null(i);
+    image_init(i);
+    return i;
+}
+
+static inline void image_free(struct image *i)
+{
+    image_fini(i);
+    free(i);
 }
 
 static inline void image_write(const char *path, const void *bytes, size_t len)

@@ -1,88 +1,11 @@
 /* Linux bzImages, proper and hostile: both ways to start them. hostile.md 50, 53, 55. */
-#include "board_image.h"
+#include "board_bzimage.h"
 #include <dirent.h>
-#include <lz4.h>
-#include <zlib.h>
-
-#define SETUP (5 * 512)
-#define KERNEL_MAP 0xffffffff80000000ull
-#define PREF 0x1000000ull
-#define PAYLOAD_AT 0x1000
-
-/* A bzImage without payload: its entry is 0x200 into what follows the setup part. */
-static void make_bzimage(struct image *i)
-{
-    i->len = 0;
-    image_put(i, 0x1f1, 4, 1);
-    image_put(i, 0x1fe, 0xaa55, 2);
-    image_put(i, 0x200, 0x66eb, 2);
-    memcpy(i->bytes + 0x202, "HdrS", 4);
-    image_put(i, 0x206, 0x20f, 2);
-    image_put(i, 0x211, 1, 1);
-    image_put(i, 0x22c, 0x7fffffff, 4);
-    image_put(i, 0x230, 0x200000, 4);
-    image_put(i, 0x234, 1, 1);
-    image_put(i, 0x236, 1, 2);
-    image_put(i, 0x238, 2047, 4);
-    image_put(i, 0x258, PREF, 8);
-    image_put(i, 0x260, 0x800000, 4);
-    image_put(i, SETUP + 0x200, 0x90909090, 4);
-    image_put(i, SETUP + 0x7ff, 0, 1);
-}
-
-/* A vmlinux of one segment of 8 KiB, with a word to relocate of each kind, and its relocations. */
-static size_t make_vmlinux(u8 *out, bool inverse_list)
-{
-    static const s32 lists[] = {0, (s32)0x81000100, 0, (s32)0x81000300, 0, (s32)0x81000200};
-    static const s32 new_lists[] = {0, (s32)0x81000100, 0, (s32)0x81000200};
-    struct image *v = calloc(1, sizeof(*v));
-    struct image_phdr p = {1, 0x1000, KERNEL_MAP + PREF, PREF, 0x2000, 0x4000};
-    size_t len;
-
-    assert_non_null(v);
-    image_elf64(v, 0, PREF + 0x10, 1);
-    image_phdr64(v, 0, 0, &p);
-    image_put(v, 0x1000 + 0x100, KERNEL_MAP + PREF + 0x1234, 8);
-    image_put(v, 0x1000 + 0x200, (u32)(KERNEL_MAP + PREF + 0x1234), 4);
-    image_put(v, 0x1000 + 0x300, 0x10000000, 4);
-    image_put(v, 0x1000 + 0x1fff, 0, 1);
-    memcpy(out, v->bytes, v->len);
-    len = v->len;
-    free(v);
-    if (inverse_list) {
-        memcpy(out + len, lists, sizeof(lists));
-        return len + sizeof(lists);
-    }
-    memcpy(out + len, new_lists, sizeof(new_lists));
-    return len + sizeof(new_lists);
-}
-
-static void set_payload(struct image *i, const u8 *bytes, size_t len)
-{
-    for (size_t n = 0; n < len; n++)
-        image_put(i, SETUP + PAYLOAD_AT + n, bytes[n], 1);
-    image_put(i, 0x248, PAYLOAD_AT, 4);
-    image_put(i, 0x24c, len, 4);
-}
-
-/* Packs as the kernel's build does: the legacy LZ4 frame and the length. */
-static void pack_lz4(struct image *i, const u8 *in, size_t len, u32 claimed)
-{
-    u8 out[32768] = {0x02, 0x21, 0x4c, 0x18};
-    int n = LZ4_compress_default((const char *)in, (char *)out + 8, (int)len, sizeof(out) - 16);
-    u32 block = (u32)n;
-
-    assert_true(n > 0);
-    memcpy(out + 4, &block, 4);
-    memcpy(out + 8 + n, &claimed, 4);
-    set_payload(i, out, 12 + (size_t)n);
-}
 
 static void test_plain(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     make_bzimage(i);
     assert_int_equal(image_boot(i, NULL, "console=ttyS0"), 0);
     assert_string_equal(board_boot_way(i->b), "Linux bzImage");
@@ -100,16 +23,14 @@ static void test_plain(void **state)
     assert_int_equal(image_ram(i, MEMMAP_ACPI, 8), 0x2052545020445352); /* RSD PTR */
     assert_int_equal(image_ram(i, BOOT_PARAMS + 0x1e8, 1), 7);
     assert_int_equal(image_ram(i, BOOT_PAGE_TABLES + 0x2000, 8), 0x83);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_ramdisk(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     static u8 disk[10000];
 
-    image_init(i);
     make_bzimage(i);
     memset(disk, 0x5a, sizeof(disk));
     image_write(i->initrd, disk, sizeof(disk));
@@ -126,8 +47,7 @@ static void test_ramdisk(void **state)
     assert_int_equal(image_boot(i, i->initrd, NULL), -ENOSPC);
     assert_int_equal(image_boot(i, "/no/such/file", NULL), -ENOENT);
     assert_int_equal(image_boot(i, "/tmp", NULL), -EINVAL);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void check_relocated(struct image *i, bool inverse)
@@ -146,12 +66,11 @@ static void check_relocated(struct image *i, bool inverse)
 
 static void test_unpacked(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u8 vmlinux[20000];
     u64 first, different = 0;
     size_t len;
 
-    image_init(i);
     make_bzimage(i);
     len = make_vmlinux(vmlinux, true);
     pack_lz4(i, vmlinux, len, (u32)len);
@@ -172,41 +91,26 @@ static void test_unpacked(void **state)
     assert_int_equal(i->cpu.rip, PREF + 0x10);
     assert_int_equal(image_ram(i, PREF + 0x100, 8), KERNEL_MAP + PREF + 0x1234);
     assert_int_equal(image_ram(i, BOOT_PARAMS + 0x211, 1) & 2, 0);
-    image_fini(i);
-    free(i);
-}
-
-static void pack_gzip(struct image *i, u8 *in, size_t len)
-{
-    u8 packed[20000];
-    z_stream z = {
-        .next_in = in, .avail_in = (uInt)len, .next_out = packed, .avail_out = sizeof(packed)};
-
-    assert_int_equal(deflateInit2(&z, 6, Z_DEFLATED, 31, 8, Z_DEFAULT_STRATEGY), Z_OK);
-    assert_int_equal(deflate(&z, Z_FINISH), Z_STREAM_END); /* ends with the length itself */
-    set_payload(i, packed, z.total_out);
-    deflateEnd(&z);
+    image_free(i);
 }
 
 static void test_gzip(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u8 vmlinux[20000];
     size_t len = make_vmlinux(vmlinux, true);
 
-    image_init(i);
     make_bzimage(i);
     pack_gzip(i, vmlinux, len);
     assert_int_equal(image_boot(i, NULL, NULL), 0);
     check_relocated(i, true);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 /* All of these start the bzImage's own decompressor, and never read or write outside. */
 static void test_unfamiliar_payloads(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u8 vmlinux[20000];
     size_t len = make_vmlinux(vmlinux, true);
     static const struct {
@@ -229,7 +133,6 @@ static void test_unfamiliar_payloads(void **state)
         {0x3014, 0x7fffffff, 4},         /* ... anywhere */
     };
 
-    image_init(i);
     for (size_t n = 0; n < ARRAY_LEN(damage); n++) {
         u8 bad[20000];
 
@@ -241,8 +144,7 @@ static void test_unfamiliar_payloads(void **state)
         assert_string_equal(board_boot_way(i->b), "Linux bzImage");
         assert_int_equal(i->cpu.rip, PREF + 0x200);
     }
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void expect_plain(struct image *i)
@@ -255,11 +157,10 @@ static void test_bombs_and_lies(void **state)
 {
     static const u8 garbage[64] = {0x02, 0x21, 0x4c, 0x18, 0xff, 0xff, 0xff, 0x7f};
     static u8 zeros[16000];
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u8 vmlinux[20000];
     size_t len = make_vmlinux(vmlinux, true);
 
-    image_init(i);
     make_bzimage(i);
     pack_lz4(i, vmlinux, len, (u32)len - 1); /* longer than it says */
     expect_plain(i);
@@ -279,8 +180,7 @@ static void test_bombs_and_lies(void **state)
     image_put(i, 0x248, PAYLOAD_AT, 4);
     image_put(i, 0x24c, 0xffffffff, 4);
     expect_plain(i);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_hostile_headers(void **state)
@@ -309,9 +209,8 @@ static void test_hostile_headers(void **state)
         {0x238, 0, 4, -E2BIG},  /* takes no command line */
         {0x22c, 0, 4, 0},       /* without a RAM disk its limit does not matter */
     };
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     for (size_t n = 0; n < ARRAY_LEN(damage); n++) {
         make_bzimage(i);
         image_put(i, damage[n].at, damage[n].value, damage[n].bytes);
@@ -324,16 +223,14 @@ static void test_hostile_headers(void **state)
         i->len = len;
         assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
     }
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_command_line(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     char text[2049];
 
-    image_init(i);
     make_bzimage(i);
     memset(text, 'a', sizeof(text));
     text[2047] = '\0';
@@ -342,8 +239,7 @@ static void test_command_line(void **state)
     text[2048] = '\0';
     assert_int_equal(image_boot(i, NULL, text), -E2BIG);
     assert_non_null(strstr(i->err.msg, "2047"));
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 /* The one file in a directory. */
@@ -366,13 +262,12 @@ static void only_file(const char *dir, char *path, size_t len)
 static void test_cache(void **state)
 {
     char dir[] = "/tmp/cache.XXXXXX", path[300];
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u8 vmlinux[20000];
     size_t len = make_vmlinux(vmlinux, true);
     u64 value = 0;
     FILE *f;
 
-    image_init(i);
     make_bzimage(i);
     pack_gzip(i, vmlinux, len);
     assert_non_null(mkdtemp(dir));
@@ -402,8 +297,7 @@ static void test_cache(void **state)
     i->cache_dir = "/proc/no/such/place";
     assert_int_equal(image_boot(i, NULL, NULL), 0);
     check_relocated(i, true);
-    image_fini(i);
-    free(i);
+    image_free(i);
     assert_int_equal(unlink(path), 0);
     only_file(dir, path, sizeof(path));
     assert_int_equal(unlink(path), 0);

@@ -30,11 +30,10 @@ static void make_flat(struct image *i)
 
 static void test_flat(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u64 info = BOOT_PARAMS, modules;
     char mods[128];
 
-    image_init(i);
     make_flat(i);
     image_write(i->initrd, "module one", 10);
     snprintf(mods, sizeof(mods), "%s first arg,%s second", i->initrd, i->initrd);
@@ -57,16 +56,14 @@ static void test_flat(void **state)
     assert_non_null(strstr(gmem_ptr(&i->ram, image_ram(i, modules + 8, 4), 100), " first arg"));
     assert_non_null(strstr(gmem_ptr(&i->ram, image_ram(i, info + 16, 4), 100), " verbose"));
     assert_int_equal(image_ram(i, image_ram(i, info + 48, 4), 4), 20);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_elf(void **state)
 {
     struct image_phdr p = {1, 0x1000, BASE, BASE, 0x10, 0x20};
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     image_elf64(i, 0, BASE + 4, 1);
     image_phdr64(i, 0, 0, &p);
     image_put(i, 0x400, MAGIC, 4);
@@ -81,8 +78,7 @@ static void test_elf(void **state)
     image_put(i, 0x404, 0x10, 4); /* requires something unknown */
     image_put(i, 0x408, -(MAGIC + 0x10), 4);
     assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_hostile_addresses(void **state)
@@ -110,9 +106,8 @@ static void test_hostile_addresses(void **state)
         {4, BASE + 0x2000, -EINVAL},
         {4, BASE + 0x1fff, 0},
     };
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     for (size_t n = 0; n < ARRAY_LEN(damage); n++) {
         make_flat(i);
         image_put(i, HEADER_AT + 12 + 4 * damage[n].field, damage[n].value, 4);
@@ -123,16 +118,14 @@ static void test_hostile_addresses(void **state)
         i->len = len;
         assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
     }
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_modules_that_do_not_fit(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     char mods[BOOT_MODULES * 40 + 64] = "";
 
-    image_init(i);
     make_flat(i);
     image_write(i->initrd, "x", 1);
     assert_int_equal(truncate(i->initrd, IMAGE_RAM), 0);
@@ -143,8 +136,7 @@ static void test_modules_that_do_not_fit(void **state)
         strncat(mods, ",", 2);
     }
     assert_int_equal(image_boot(i, mods, NULL), -E2BIG);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static const struct CMUnitTest tests[] = {

@@ -26,10 +26,9 @@ static void make_pvh(struct image *i, u32 desc_len, u64 entry)
 
 static void test_start(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
     u64 modules;
 
-    image_init(i);
     make_pvh(i, 4, BASE + 0x10);
     image_write(i->initrd, "disk", 4);
     assert_int_equal(image_boot(i, i->initrd, "hello"), 0);
@@ -46,24 +45,21 @@ static void test_start(void **state)
     modules = image_ram(i, BOOT_PARAMS + 16, 8);
     assert_int_equal(image_ram(i, image_ram(i, modules, 8), 4), 0x6b736964); /* disk */
     assert_int_equal(image_ram(i, BASE, 4), 0xf4f4f4f4);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 /* What the file leaves open is cleared, also after a reset with memory in use. */
 static void test_bss(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     make_pvh(i, 4, BASE);
     memset(gmem_ptr(&i->ram, BASE, 0x5000), 0xee, 0x5000);
     assert_int_equal(image_boot(i, NULL, NULL), 0);
     assert_int_equal(image_ram(i, BASE + 0x1000, 8), 0);
     assert_int_equal(image_ram(i, BASE + 0x2ff8, 8), 0);
     assert_int_equal(image_ram(i, BASE + 0x3000, 8), 0xeeeeeeeeeeeeeeee);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_hostile_notes(void **state)
@@ -80,9 +76,8 @@ static void test_hostile_notes(void **state)
         {0xfffffff0, BASE},
         {8, BASE | 1ull << 40},
     };
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     for (size_t n = 0; n < ARRAY_LEN(notes); n++) {
         make_pvh(i, notes[n].desc_len, notes[n].entry);
         assert_int_equal(image_boot(i, NULL, NULL), -EINVAL); /* no kernel at all */
@@ -97,8 +92,7 @@ static void test_hostile_notes(void **state)
     make_pvh(i, 4, BASE);
     image_put(i, 64 + 56 + 32, 19, 8); /* the note is cut */
     assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_hostile_segments(void **state)
@@ -125,9 +119,8 @@ static void test_hostile_segments(void **state)
         {56, 0, 2, -EINVAL},
         {5, 2, 1, -EINVAL},
     };
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     for (size_t n = 0; n < ARRAY_LEN(damage); n++) {
         make_pvh(i, 4, BASE);
         image_put(i, damage[n].at, damage[n].value, damage[n].bytes);
@@ -138,16 +131,14 @@ static void test_hostile_segments(void **state)
         i->len = len;
         assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
     }
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_overlap(void **state)
 {
     struct image_phdr second = {1, 0x1000, BASE + 0x2fff, BASE + 0x2fff, 0x10, 0x10};
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     make_pvh(i, 4, BASE);
     image_put(i, 56, 3, 2);
     image_phdr64(i, 0, 2, &second);
@@ -155,23 +146,20 @@ static void test_overlap(void **state)
     second.paddr++;
     image_phdr64(i, 0, 2, &second);
     assert_int_equal(image_boot(i, NULL, NULL), 0);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static void test_no_kernel(void **state)
 {
-    struct image *i = malloc(sizeof(*i));
+    struct image *i = image_new();
 
-    image_init(i);
     assert_int_equal(board_boot(i->b, &i->cpu, &i->err), -EINVAL);
     image_put(i, 0, 0, 1);
     assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
     assert_non_null(strstr(i->err.msg, "bzImage"));
     i->len = 0;
     assert_int_equal(image_boot(i, NULL, NULL), -EINVAL);
-    image_fini(i);
-    free(i);
+    image_free(i);
 }
 
 static const struct CMUnitTest tests[] = {
