@@ -506,6 +506,8 @@ struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
     if (f->align && ((lin - first) & (f->mem_bytes - 1u)))
         raise_error(c, VEC_GP, 0);
     place_access(c, lin, len, f->mem_acc);
+    if ((c->mode & MODE_ALIGN) && f->mem_bytes <= 8 && ((lin - first) & (f->mem_bytes - 1u)))
+        raise_error(c, VEC_AC, 0);
     if (v->access.bounced) {
         v->access.host = v->bounce + ((lin - first) & 63) + first;
         if (f->mem_acc & ACC_R || f->masked)
