@@ -6,8 +6,11 @@
  */
 #include "board/kernel_cache.h"
 
+#include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
+#include <limits.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -16,6 +19,8 @@
 
 #define MAGIC 0x314c4e4b5a505254ull /* "TRPZKNL1" */
 #define PAGE 4096ull
+#define PREFIX "kernel-"
+#define KEEP 4 /* files; the ones stored first go first */
 #define COMPARE_LEN (256 * KiB)
 
 struct head {
@@ -34,7 +39,7 @@ static u64 file_key(const struct blob *payload)
 
 static int file_name(char *path, size_t len, const char *dir, const struct blob *payload)
 {
-    int n = snprintf(path, len, "%s/kernel-%016" PRIx64, dir, file_key(payload));
+    int n = snprintf(path, len, "%s/" PREFIX "%016" PRIx64, dir, file_key(payload));
 
     return n < 0 || (size_t)n >= len ? -ENAMETOOLONG : 0;
 }
@@ -107,6 +112,49 @@ static void make_dir(const char *dir)
     mkdir(dir, 0700);
 }
 
+struct oldest {
+    unsigned count;
+    struct timespec time;
+    char name[NAME_MAX + 1];
+};
+
+static bool before(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec != b->tv_sec ? a->tv_sec < b->tv_sec : a->tv_nsec < b->tv_nsec;
+}
+
+/* Counts the folder's kernels, half-written ones included, and finds the oldest. */
+static void find_oldest(DIR *d, struct oldest *ret)
+{
+    struct dirent *e;
+
+    *ret = (struct oldest){0};
+    rewinddir(d);
+    while ((e = readdir(d)) != NULL) {
+        struct stat st;
+
+        if (strncmp(e->d_name, PREFIX, strlen(PREFIX)) ||
+            fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+            continue;
+        if (!ret->count++ || before(&st.st_mtim, &ret->time)) {
+            ret->time = st.st_mtim;
+            snprintf(ret->name, sizeof(ret->name), "%s", e->d_name);
+        }
+    }
+}
+
+static void prune(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct oldest o;
+
+    if (!d)
+        return;
+    for (find_oldest(d, &o); o.count > KEEP && !unlinkat(dirfd(d), o.name, 0); find_oldest(d, &o))
+        ;
+    closedir(d);
+}
+
 int kernel_cache_store(const char *dir, const struct blob *payload, const struct blob *vmlinux,
                        struct err *err)
 {
@@ -128,8 +176,10 @@ int kernel_cache_store(const char *dir, const struct blob *payload, const struct
     } else if (fd >= 0) {
         close(fd);
     }
-    if (ok)
+    if (ok) {
+        prune(dir);
         return 0;
+    }
     if (fd >= 0)
         unlink(temp);
     return err_sys(err, errno ? errno : EIO, "%s: cannot keep the unpacked kernel", dir);

@@ -10,7 +10,7 @@
 
 /* The kernel unpacked from `payload`, or -ENOENT. The caller closes it. */
 int kernel_cache_open(const char *dir, const struct blob *payload, struct blob *ret_vmlinux);
-/* Keeps it, replacing what was there; fails without harm (no space, no permission). */
+/* Keeps it, replacing what was there, and removes the oldest of more than four files; fails without harm (no space, no permission). */
 int kernel_cache_store(const char *dir, const struct blob *payload, const struct blob *vmlinux,
                        struct err *err);
 

@@ -49,6 +49,12 @@ static const u32 lvt_writable[LAPIC_LVTS] = {
     [LVT_LINT0] = 0x1a7ff, [LVT_LINT1] = 0x1a7ff,   [LVT_ERROR] = 0x100ff,
 };
 
+/* The set of vectors that one of the 24 registers from ISR to IRR shows a part of. */
+static const u32 *vectors(const struct lapic_state *s, unsigned index)
+{
+    return index < REG_TMR ? s->isr : index < REG_IRR ? s->tmr : s->irr;
+}
+
 static bool read_locked(struct lapic *l, unsigned index, u64 *ret)
 {
     const struct lapic_state *s = &l->s;
@@ -75,14 +81,8 @@ static bool read_locked(struct lapic *l, unsigned index, u64 *ret)
     case REG_SVR:
         *ret = s->svr;
         return true;
-    case REG_ISR ... REG_ISR + 7:
-        *ret = s->isr[index - REG_ISR];
-        return true;
-    case REG_TMR ... REG_TMR + 7:
-        *ret = s->tmr[index - REG_TMR];
-        return true;
-    case REG_IRR ... REG_IRR + 7:
-        *ret = s->irr[index - REG_IRR];
+    case REG_ISR ... REG_IRR + 7:
+        *ret = vectors(s, index)[index & 7];
         return true;
     case REG_ESR:
         *ret = s->esr;

@@ -259,6 +259,40 @@ static void only_file(const char *dir, char *path, size_t len)
     closedir(d);
 }
 
+static unsigned count_files(const char *dir)
+{
+    DIR *d = opendir(dir);
+    struct dirent *e;
+    unsigned n = 0;
+
+    assert_non_null(d);
+    while ((e = readdir(d)) != NULL)
+        n += e->d_name[0] != '.';
+    closedir(d);
+    return n;
+}
+
+static void test_cache_is_bounded(void **state)
+{
+    char dir[] = "/tmp/cache.XXXXXX", clean[64];
+    struct image *i = image_new();
+    u8 vmlinux[20000];
+    size_t len = make_vmlinux(vmlinux, true);
+
+    assert_non_null(mkdtemp(dir));
+    i->cache_dir = dir;
+    for (unsigned n = 0; n < 8; n++) {
+        make_bzimage(i);
+        vmlinux[0x1800] = (u8)n;
+        pack_gzip(i, vmlinux, len);
+        assert_int_equal(image_boot(i, NULL, NULL), 0);
+        assert_int_equal(count_files(dir), MIN(n + 1, 4));
+    }
+    snprintf(clean, sizeof(clean), "rm -rf %s", dir);
+    assert_int_equal(system(clean), 0);
+    image_free(i);
+}
+
 static void test_cache(void **state)
 {
     char dir[] = "/tmp/cache.XXXXXX", path[300];
@@ -314,6 +348,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_hostile_headers),
     cmocka_unit_test(test_command_line),
     cmocka_unit_test(test_cache),
+    cmocka_unit_test(test_cache_is_bounded),
 };
 
 UNIT_MAIN(tests)
