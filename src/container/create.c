@@ -25,6 +25,7 @@
 #include "container/hook.h"
 #include "container/join.h"
 #include "container/netdev.h"
+#include "container/notify.h"
 #include "container/path.h"
 #include "container/plan.h"
 #include "container/process.h"
@@ -150,8 +151,8 @@ int create_load(struct creation *c, struct runtime *rt, const struct create_opts
                             .no_new_keyring = opts->no_new_keyring,
                             .privileged = !rt->rootless};
     memset(c->init.ns_fds, 0xff, sizeof(c->init.ns_fds));
-    if (state_check_id(opts->id, err) < 0 || read_bundle(c, err) < 0 || parse_preserve_fds(c, err) < 0 ||
-        check_terminal(c, err) < 0)
+    if (state_check_id(opts->id, err) < 0 || read_bundle(c, err) < 0 ||
+        parse_preserve_fds(c, err) < 0 || check_terminal(c, err) < 0)
         return -err->code;
     bundle = c->state.bundle;
     rootfs = c->state.rootfs;
@@ -224,7 +225,8 @@ static int prepare(struct creation *c, struct err *err)
     in->procfd = procfs_open(err);
     if (in->procfd < 0 || plan_cgroups(c, err) < 0 || join_open(in, err) < 0 ||
         seccomp_compile(c->spec.seccomp, &c->seccomp, err) < 0 ||
-        plan_mounts(in, &c->rt->pool, err) < 0 || open_console(c, err) < 0)
+        plan_mounts(in, &c->rt->pool, err) < 0 || open_console(c, err) < 0 ||
+        notify_prepare(in, &c->spec.process, err) < 0)
         return -err->code;
     if (rdt_plan(&c->state, c->spec.intel_rdt, err) < 0)
         return -err->code;

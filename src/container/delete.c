@@ -75,6 +75,7 @@ static int delete_one(struct runtime *rt, const char *id, bool force, struct err
     int rc = state_open(&st, &rt->pool, rt->root, id, true, err);
 
     if (rc == -ENOENT && force) {
+        state_close(&st); /* and the lock with it */
         state_remove_empty(rt->root, id);
         rc = 0;
     } else if (rc == 0) {

@@ -127,5 +127,7 @@ void plan_close(struct init *in)
     }
     if (in->root_tree >= 0)
         close(in->root_tree);
-    in->root_tree = -1;
+    if (in->notify_dir >= 0)
+        close(in->notify_dir);
+    in->root_tree = in->notify_dir = -1;
 }

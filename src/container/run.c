@@ -2,12 +2,14 @@
 #include "container/create.h"
 
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/wait.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #include "container/hook.h"
+#include "container/notify.h"
 
 size_t create_options(struct create_opts *o, struct option *opts, bool run)
 {
@@ -89,6 +91,22 @@ static void run_poststart(struct creation *c)
     json_object_put(state);
 }
 
+/* In the foreground we have other things to wait for, so a child of ours waits for readiness. */
+static void pass_readiness(const struct creation *c, int fd)
+{
+    if (fd < 0)
+        return;
+    if (c->opts->detach) {
+        notify_wait(fd, &c->state);
+    } else if (fork() == 0) {
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        notify_wait(fd, &c->state);
+        _exit(0);
+    } else {
+        close(fd);
+    }
+}
+
 static int stay(struct creation *c, struct err *err)
 {
     struct err late = ERR_INIT;
@@ -109,19 +127,22 @@ int verb_run(struct runtime *rt, int argc, char **argv, struct err *err)
 {
     struct create_opts o = {0};
     struct creation c = {0};
-    int rc = parse(rt, &o, true, argc, argv, err);
+    int notify = -1, rc = parse(rt, &o, true, argc, argv, err);
 
     if (rc < 0)
         return rc;
     rc = create_load(&c, rt, &o, err);
     if (rc == 0)
         rc = create_container(&c, err);
+    if (rc == 0)
+        notify = notify_open(&c.state);
     if (rc == 0 && create_release(&c, err) < 0) {
         create_undo(&c);
         rc = -err->code;
     }
     if (rc == 0) {
         run_poststart(&c);
+        pass_readiness(&c, notify);
         rc = o.detach ? 0 : stay(&c, err);
     }
     create_fini(&c);

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "container/hook.h"
+#include "container/notify.h"
 #include "container/sync.h"
 
 int start_listen(int sock, const struct seccomp_prog *prog, json_t *state, int pid, struct err *err)
@@ -65,14 +66,15 @@ int start_container(struct state *st, const struct spec *s, struct err *err)
 {
     auto_close int sock = -1;
     struct seccomp_prog prog;
+    int notify, rc;
     json_t *state;
-    int rc;
 
     if (seccomp_words(s, &prog, err) < 0)
         return -err->code;
     sock = connect_init(st, err);
     if (sock < 0)
         return sock;
+    notify = notify_open(st);
     if (sync_send(sock, SYNC_GO, 0, NULL, -1) < 0)
         return err_set(err, EPIPE, "the container's init has gone away");
     /* From here on it is started, or dead: in neither case may a second `start` try. */
@@ -85,6 +87,8 @@ int start_container(struct state *st, const struct spec *s, struct err *err)
     state = state_to_json(st, STATUS_RUNNING);
     hook_run_all(s, HOOK_POSTSTART, state);
     json_object_put(state);
+    if (notify >= 0)
+        notify_wait(notify, st);
     return 0;
 }
 

@@ -406,3 +406,32 @@ END
     [ "$status" -eq 0 ]
     for word in Hello StartTransientUnit StopUnit a-b.slice Delegate MemoryLimit; do grep -qx "$word" "$WORK/heard"; done
 }
+
+@test "sd_notify: readiness is passed on with the container's pid, by run and by start" {
+    cat >"$WORK/notify.py" <<'END'
+import socket, sys
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); s.bind(sys.argv[1]); print('listening', flush=True)
+while True: print(s.recv(4096).decode().replace('\n', ' '), flush=True)
+END
+    # The container has no program that speaks to datagram sockets: python of the host is lent to it.
+    cat >"$BUNDLE/rootfs/tell.py" <<'END'
+import os, socket, time
+s = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s.sendto(b'STATUS=coming\nREADY=1', os.environ['NOTIFY_SOCKET'])
+time.sleep(1000)
+END
+    config '.mounts += [("/usr", "/lib", "/lib64" | {"destination": ., "type": "bind", "source": ., "options": ["rbind", "ro"]})] | .root.readonly = false'
+    [ -x /usr/bin/python3 ] || skip "no python in /usr/bin"
+    args /usr/bin/python3 /tell.py
+    python3 "$WORK/notify.py" "$WORK/host.sock" >"$WORK/heard" 3>&- &
+    timeout 10 sh -c 'until grep -q listening "$0"; do sleep 0.02; done' "$WORK/heard"
+    NOTIFY_SOCKET=$WORK/host.sock oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null
+    NOTIFY_SOCKET=$WORK/host.sock oci create -b "$BUNDLE" "$ID-b" </dev/null >/dev/null
+    NOTIFY_SOCKET=$WORK/host.sock oci start "$ID-b"
+    first=$(oci state "$ID" | jq .pid) second=$(oci state "$ID-b" | jq .pid)
+    timeout 10 sh -c 'until grep -q "$1" "$0"; do sleep 0.02; done' "$WORK/heard" "MAINPID=$second"
+    kill %1
+    cat "$WORK/heard"
+    grep -qx "READY=1 MAINPID=$first" "$WORK/heard"
+    grep -qx "READY=1 MAINPID=$second" "$WORK/heard"
+}
