@@ -38,11 +38,13 @@ for applet in $("$busybox" --list); do
 done
 cp "$build/guest/guest-first" "$work/init"
 cp "$build/guest/guest-outb" "$work/bin/outb"
-cp "$guest/init" "$guest/check" "$guest/udhcpc" "$work/etc/"
-chmod 755 "$work/init" "$work/etc/init" "$work/etc/udhcpc"
+cp "$guest/init" "$guest/check" "$guest/profile" "$guest/udhcpc" "$work/etc/"
+mkdir -p "$work/etc/acpi/PWRF"
+cp "$guest/button" "$work/etc/acpi/PWRF/00000080" # the event's name and number
+chmod 755 "$work/init" "$work/etc/init" "$work/etc/udhcpc" "$work/etc/acpi/PWRF/00000080"
 
 # Each module after those it needs. One that is built in or that this kernel lacks is not there to be loaded.
-for module in virtio_pci virtio_blk virtio_net virtio_console virtio-rng ext4 pvpanic-mmio pvpanic-pci; do
+for module in virtio_pci virtio_blk virtio_net virtio_console virtio-rng button evdev ext4 pvpanic-mmio pvpanic-pci; do
     modprobe -d "$kernel/root" -S "$release" --show-depends "$module" 2>/dev/null || true
 done | sed -n 's/^insmod \([^ ]*\).*/\1/p' | awk '!seen[$0]++' | while read -r file; do
     cp "$file" "$work/lib/modules/"

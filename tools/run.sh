@@ -29,8 +29,7 @@ kernel=$("$tools/fetch-kernel.sh" cloud) || die "Debian's kernel cannot be fetch
 
 # Made again when anything that goes into it is newer.
 rootfs=$cache/rootfs-cloud.cpio
-stale=$(find "$tools/make-rootfs.sh" "$tools/../guest/init" "$tools/../guest/check" "$tools/../guest/udhcpc" \
-    "$build/guest/guest-first" "$build/guest/guest-outb" "$kernel/vmlinuz" -newer "$rootfs" 2>/dev/null || echo all)
+stale=$(find "$tools/make-rootfs.sh" "$tools/../guest/"[a-z]* "$build/guest/guest-first" "$build/guest/guest-outb" "$kernel/vmlinuz" -newer "$rootfs" 2>/dev/null || echo all)
 [ -z "$stale" ] || "$tools/make-rootfs.sh" "$kernel" "$build" "$rootfs"
 disk=$cache/disk.img
 [ -f "$disk" ] || truncate -s 64M "$disk"

@@ -1,0 +1,41 @@
+# What the boot tests share: a kernel, its root file system, and machines judged by what they print.
+#
+# They skip with a reason where no accelerator works or the kernel cannot be fetched. $TRAPEZE_ACCEL picks the
+# accelerator, $TRAPEZE_BOOT_LIMIT the seconds that a boot may take (120).
+
+bats_require_minimum_version 1.5.0
+ROOT=$BATS_TEST_DIRNAME/../..
+: "${TRAPEZE_BUILD:=$ROOT/build}" "${TRAPEZE:=$TRAPEZE_BUILD/src/cmd/trapeze}"
+
+# fetch FLAVOUR: kernel and root file system for a file of tests.
+fetch() {
+    run "$TRAPEZE" accel
+    if [ "$status" -eq 4 ]; then
+        skip "${lines[-1]}"
+    fi
+    KERNEL=$("$ROOT/tools/fetch-kernel.sh" "$1" 2>"$BATS_FILE_TMPDIR/fetch") || skip "$(tail -n 1 "$BATS_FILE_TMPDIR/fetch")"
+    INITRD=$BATS_FILE_TMPDIR/rootfs
+    "$ROOT/tools/make-rootfs.sh" "$KERNEL" "$TRAPEZE_BUILD" "$INITRD"
+    export KERNEL INITRD
+}
+
+# boot STATUS CPUS APPEND [ARGUMENT...]: runs a machine to its end; $output is what it printed.
+boot() {
+    local want=$1 cpus=$2 append=$3
+    shift 3
+    truncate -s 32M "$BATS_TEST_TMPDIR/disk"
+    run timeout -s HUP -k 5 "${TRAPEZE_BOOT_LIMIT:-120}" "$TRAPEZE" run --accel "${TRAPEZE_ACCEL:-auto}" \
+        --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" --append "console=ttyS0 panic=-1 $append" --memory 512M \
+        --cpus "$cpus" --disk "$BATS_TEST_TMPDIR/disk" --debug-exit 0xf4 "$@" </dev/null
+    echo "status $status"
+    echo "$output" | tail -n 60
+    [ "$status" -eq "$want" ]
+}
+
+# passes CPUS APPEND [ARGUMENT...]: boots, and the guest finds all that it should.
+passes() {
+    local cpus=$1 append=$2
+    shift 2
+    boot 0 "$cpus" "quiet trapeze.check trapeze.cpus=$cpus trapeze.memory=512 $append" "$@"
+    [[ $output == *"self-check: all passed"* ]]
+}
