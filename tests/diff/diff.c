@@ -1,7 +1,7 @@
 /*
  * The differential test: random instructions, sequences and loops on the host's processor and in a guest of the translator. A process of its own runs the cases, so that a case that kills it costs only itself.
  *
- *   TRAPEZE_DIFF_CASES=N   how many of each kind (default 20000)
+ *   TRAPEZE_DIFF_CASES=N   how many of each kind (default 6000)
  *   TRAPEZE_DIFF_SEED=S    another seed
  *   TRAPEZE_DIFF_CASE=N    only this case, always shown
  */
@@ -148,7 +148,7 @@ static int run_child(const struct kind *kind, u64 first, u64 end, struct progres
 static void run_kind(unsigned number, const struct kind *kind, struct progress *shared)
 {
     u64 first = number_from("TRAPEZE_DIFF_CASE", 0);
-    u64 end = first + (getenv("TRAPEZE_DIFF_CASE") ? 1 : number_from("TRAPEZE_DIFF_CASES", 20000));
+    u64 end = first + (getenv("TRAPEZE_DIFF_CASE") ? 1 : number_from("TRAPEZE_DIFF_CASES", 6000));
     unsigned deaths = 0;
     int status;
 
