@@ -154,12 +154,15 @@ void criu_add_mounts(struct runtime *rt, const struct state *st, const struct sp
         else if (m->type && strncmp(m->type, "cgroup", 6) == 0)
             add_cgroups(rt, st, m, restore, args);
     }
-    /* Masked files are binds of the host's /dev/null; masked directories are file systems of their own. */
+    /*
+     * Masked files are binds of the host's /dev/null; masked directories are file systems of their own. Which
+     * is which shows only while the container lives; a mapping that nobody asks for does no harm.
+     */
     for (size_t i = 0; i < s->masked.n; i++) {
+        char *path = pool_fmt(&rt->pool, "/proc/%d/root%s", st->pid, s->masked.v[i]);
         struct stat info;
-        char *path = pool_fmt(&rt->pool, "/proc/%d/root%s", restore ? 1 : st->pid, s->masked.v[i]);
 
-        if (stat(path, &info) == 0 && !S_ISDIR(info.st_mode))
+        if (restore || (stat(path, &info) == 0 && !S_ISDIR(info.st_mode)))
             add_external(rt, args, s->masked.v[i], "/dev/null", restore);
     }
 }

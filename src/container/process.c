@@ -18,6 +18,7 @@
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <unistd.h>
 
 #include "container/caps.h"
@@ -65,6 +66,25 @@ int process_begin(struct init *in, struct err *err)
     else if (rc < 0)
         return err_sys(err, -rc, "set oomScoreAdj");
     return 0;
+}
+
+/*
+ * A null device that the engine opened outside is a file of the host's mounts: replaced by the container's own,
+ * so that nothing of the host is held, and checkpoints know every file.
+ */
+static void reopen_null(const struct init *in)
+{
+    for (int fd = 0; fd < 3; fd++) {
+        auto_close int null = -1;
+        struct stat st;
+
+        if (fstat(fd, &st) < 0 || !S_ISCHR(st.st_mode) || st.st_rdev != makedev(1, 3))
+            continue;
+        null = path_open_nolinks(in->root, "/dev/null", O_RDWR);
+        if (null >= 0 && fstat(null, &st) == 0 && S_ISCHR(st.st_mode) &&
+            st.st_rdev == makedev(1, 3))
+            dup2(null, fd);
+    }
 }
 
 /* Programs may reopen /dev/stdout, so the pipes the engine made must be the user's. */
@@ -209,6 +229,7 @@ int process_become(struct init *in, struct err *err)
     struct err first = ERR_INIT;
     char program[4096];
 
+    reopen_null(in);
     own_stdio(p);
     umask(p->has_umask ? p->umask : 0022);
     /* As root first: the directory may be closed to the user. Then as the user: root may be squashed. */

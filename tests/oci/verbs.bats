@@ -192,3 +192,23 @@ teardown() { oci_teardown; }
     [ "$status" -eq 0 ]
     [ -z "$output" ]
 }
+
+@test "checkpoint and restore with a criu that works here (TRAPEZE_CRIU names one)" {
+    criu=${TRAPEZE_CRIU:-criu}
+    "$criu" check >/dev/null 2>&1 || skip "no criu that works on this kernel"
+    args sh -c 'i=0; while :; do i=$((i + 1)); echo $i >/tmp/count; sleep 0.02; done'
+    config '.root.readonly = false'
+    oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+    count="$BUNDLE/rootfs/tmp/count"
+    timeout 10 sh -c 'until [ "$(cat "$0" 2>/dev/null)" -gt 3 ] 2>/dev/null; do sleep 0.02; done' "$count"
+    oci --criu "$criu" checkpoint --leave-running --image-path "$WORK/one" --work-path "$WORK/log" "$ID"
+    [ "$(status_of)" = running ]
+    oci --criu "$criu" checkpoint --image-path "$WORK/two" --work-path "$WORK/log" "$ID"
+    fails 'container does not exist' oci state "$ID"
+    before=$(cat "$count")
+    oci --criu "$criu" restore -d --image-path "$WORK/two" --work-path "$WORK/log" --pid-file "$WORK/pid" -b "$BUNDLE" "$ID" </dev/null
+    [ "$(status_of)" = running ]
+    timeout 10 sh -c 'until [ "$(cat "$0")" -gt "$1" ] 2>/dev/null; do sleep 0.02; done' "$count" "$before"
+    run oci exec "$ID" sh -c 'ps | grep -c "[w]hile"'
+    [ "$output" -ge 1 ]
+}
