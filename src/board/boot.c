@@ -117,6 +117,7 @@ int board_open_kernel(struct board *b, const struct board_kernel *k, struct err 
     if (!image)
         return err_set(err, ENOMEM, "no memory");
     image->kernel = image->vmlinux = BLOB_INIT;
+    image->unpacked_max = b->config.ram->size;
     rc = open_image(image, k, err);
     if (rc) {
         image_free(image);

@@ -35,6 +35,7 @@ struct boot_image {
     unsigned nmodules;
     char *cmdline;       /* never NULL */
     struct blob vmlinux; /* Linux: unpacked already, or BLOB_INIT */
+    u64 unpacked_max;    /* bytes; a kernel larger than RAM cannot be started */
     char *cache_dir;     /* or NULL */
 };
 

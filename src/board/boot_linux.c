@@ -204,14 +204,14 @@ static void prepare(struct boot_image *image)
         read_payload(image, &z, &payload, NULL))
         return;
     if (worth_keeping(&payload) && kernel_cache_open(image->cache_dir, &payload, &image->vmlinux) &&
-        !vmlinux_unpack(&payload, INIT_SIZE_MAX, &image->vmlinux, NULL))
+        !vmlinux_unpack(&payload, image->unpacked_max, &image->vmlinux, NULL))
         kernel_cache_store(image->cache_dir, &payload, &image->vmlinux, NULL);
     blob_close(&payload);
 }
 
 /* What to start: prepared, or unpacked now. */
-static int get_vmlinux(struct board *b, struct boot_image *image, const struct bzimage *z,
-                       struct blob *ret, struct err *err)
+static int get_vmlinux(struct boot_image *image, const struct bzimage *z, struct blob *ret,
+                       struct err *err)
 {
     struct blob payload = BLOB_INIT;
     int rc;
@@ -222,7 +222,7 @@ static int get_vmlinux(struct board *b, struct boot_image *image, const struct b
         return 0;
     }
     rc = read_payload(image, z, &payload, err);
-    rc = rc ? rc : vmlinux_unpack(&payload, b->config.ram->size, ret, err);
+    rc = rc ? rc : vmlinux_unpack(&payload, image->unpacked_max, ret, err);
     blob_close(&payload);
     return rc;
 }
@@ -237,7 +237,7 @@ static int load_unpacked(struct board *b, struct boot_image *image, const struct
                                 .pref = z->pref,
                                 .kaslr = !has_word(image->cmdline, "nokaslr")};
     struct blob vmlinux = BLOB_INIT;
-    int rc = get_vmlinux(b, image, z, &vmlinux, err);
+    int rc = get_vmlinux(image, z, &vmlinux, err);
 
     rc = rc ? rc : vmlinux_load(b, &vmlinux, &where, ret_entry, err);
     if (vmlinux.fd >= 0)

@@ -186,6 +186,8 @@ static int lapic_check(void *opaque, const void *scratch, struct err *err)
         return refuse(err, "no such state of a local APIC");
     if (!time_ok(s->timer_ns) || !time_ok(s->saved_ns) || s->saved_ns == TIMER_NEVER)
         return refuse(err, "a timer that is out of range");
+    if (s->timer_ns != TIMER_NEVER && !s->timer_count)
+        return refuse(err, "a timer that runs without a count");
     return 0;
 }
 
