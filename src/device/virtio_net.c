@@ -250,8 +250,11 @@ static bool net_receive(void *opaque, const struct net_offload *o, const struct 
     make_header(o, hdr);
     pthread_mutex_lock(&q->lock);
     if (!virtq_ready(q)) {
+        bool paused = q->paused;
+
+        n->starved = paused; /* net_refilled() follows when the machine goes on */
         pthread_mutex_unlock(&q->lock);
-        return true; /* no driver: a cable that is not plugged in */
+        return !paused; /* no driver: a cable that is not plugged in */
     }
     do {
         chains = put_frame(n, q, hdr, iov, niov, len);

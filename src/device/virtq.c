@@ -6,7 +6,7 @@
  * 2. A descriptor is read from guest memory once, into a local copy, and only the copy is checked
  * and used.
  * 3. A chain has at most min(size, VIRTQ_SEGS) descriptors in all, readable ones first, each wholly
- * inside RAM, and at most 2^32 bytes in all.
+ * inside RAM, and at most 2^32 - 1 bytes in all.
  * 4. At most `size` chains are in flight, whatever the driver offers.
  * 5. After virtio_fail() the queue is not live: nothing is read from or written to its rings any
  * more.
@@ -23,7 +23,7 @@
 #define DESC_INDIRECT 4
 #define AVAIL_NO_INTERRUPT 1
 #define USED_NO_NOTIFY 1
-#define CHAIN_BYTES_MAX (1ull << 32)
+#define CHAIN_BYTES_MAX UINT32_MAX /* 2.7.4 says 2^32; lengths of used elements have 32 bits */
 
 struct desc {
     u64 addr;
@@ -129,7 +129,7 @@ static const char *chain_add(struct virtq *q, struct virtq_chain *c, const struc
         c->nout++;
         c->out_len += d->len;
     }
-    return c->out_len + c->in_len > CHAIN_BYTES_MAX ? "a chain is longer than 2^32 bytes" : NULL;
+    return c->out_len + c->in_len > CHAIN_BYTES_MAX ? "a chain has 2^32 bytes or more" : NULL;
 }
 
 /* Walks descriptors from `head` in a table of n, at most `budget` of them; an indirect one ends the

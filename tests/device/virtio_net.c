@@ -375,6 +375,24 @@ static void test_28_control_garbage(void **state)
     assert_needs_reset(&t->d);
 }
 
+/* While the machine is saved, frames wait where they are. */
+static void test_pause(void **state)
+{
+    struct net_test *t = *state;
+    u8 f[100];
+    u32 len;
+
+    make_frame(f, sizeof(f));
+    drv_add(&t->d, RX, &(struct seg){t->buf, 500, SEG_WRITE, 0}, 1);
+    pci_host_quiesce(t->b.pci);
+    assert_false(receive(t, f, sizeof(f)));
+    assert_false(used(t, RX, &len));
+    pci_host_resume(t->b.pci);
+    assert_int_equal(t->resumed, 1);
+    assert_true(receive(t, f, sizeof(f)));
+    assert_true(used(t, RX, &len));
+}
+
 static void test_announce(void **state)
 {
     struct net_test *t = *state;
@@ -402,6 +420,7 @@ int main(void)
         CASE(test_receive_into_nonsense),
         CASE(test_filter),
         CASE(test_28_control_garbage),
+        CASE(test_pause),
         CASE(test_announce),
     };
 

@@ -302,6 +302,22 @@ static void test_15_long_chains(void **state)
     assert_failed_alone(t);
 }
 
+/* 12: all of RAM, 64 times, is 2^32 bytes: one more than a used element can say. */
+static void test_12_very_long_chain(void **state)
+{
+    struct queue_test *t = *state;
+    unsigned size = t->d.q[0].size;
+    u64 table = bench_alloc(&t->b, size * 16, 16);
+
+    assert_int_equal((u64)size * BENCH_RAM, 1ull << 32);
+    for (unsigned i = 0; i < size; i++)
+        drv_desc(&t->d, table, i,
+                 (struct seg){0, (u32)BENCH_RAM, SEG_WRITE | (i + 1 < size ? SEG_NEXT : 0),
+                              (u16)(i + 1)});
+    indirect(t, table, size * 16, 0);
+    assert_failed_alone(t);
+}
+
 static void setup_until_queues(struct queue_test *t)
 {
     drv_reset(&t->d);
@@ -545,6 +561,7 @@ int main(void)
         CASE(test_5_avail_jumps),
         CASE(test_6_avail_goes_backwards),
         CASE(test_8_to_12_bad_ranges),
+        CASE(test_12_very_long_chain),
         CASE(test_13_wrong_direction),
         CASE(test_15_indirect_lengths),
         CASE(test_15_long_chains),
