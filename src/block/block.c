@@ -85,6 +85,33 @@ static struct block *disk_alloc(const char *path)
     return NULL;
 }
 
+/* A raw disk that looks like a qcow2 image may be one that somebody forgot to name so. Its guest could also have made
+ * it look so, and is then refused what it wanted. */
+static int refuse_qcow2(int fd, const char *path, struct err *err)
+{
+    u8 start[4] = {0};
+
+    if (pread(fd, start, sizeof(start), 0) != sizeof(start) ||
+        memcmp(start, "QFI\xfb", sizeof(start)) != 0)
+        return 0;
+    return err_set(err, EINVAL,
+                   "%s: starts like a qcow2 image; say format=qcow2, or format=raw if it is none",
+                   path);
+}
+
+static int raw_open(struct block *b, const struct block_options *o, struct err *err)
+{
+    int rc = 0;
+
+    b->fd = open(b->path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+    if (b->fd < 0)
+        return err_sys(err, errno, "%s", b->path);
+    rc = image_size(b->fd, b->path, &b->size, err);
+    if (!rc)
+        rc = image_lock(b->fd, b->path, o->readonly, err);
+    return rc || o->format ? rc : refuse_qcow2(b->fd, b->path, err);
+}
+
 int block_open(const char *path, const struct block_options *o, struct block_engine *e,
                struct block **ret_disk, struct err *err)
 {
@@ -96,13 +123,10 @@ int block_open(const char *path, const struct block_options *o, struct block_eng
     b->readonly = o->readonly;
     b->can_discard = !o->readonly;
     b->engine = e;
-    b->fd = open(path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (b->fd < 0)
-        rc = err_sys(err, errno, "%s", path);
-    if (!rc)
-        rc = image_size(b->fd, path, &b->size, err);
-    if (!rc)
-        rc = image_lock(b->fd, path, o->readonly, err);
+    if (o->format && strcmp(o->format, "raw") != 0)
+        rc = formatted_open(b, o, err);
+    else
+        rc = raw_open(b, o, err);
     if (rc) {
         block_close(b);
         return rc;
@@ -118,6 +142,7 @@ void block_close(struct block *b)
         return;
     if (b->fd >= 0)
         close(b->fd); /* lets go of the lock as well */
+    block_image_close(b->image);
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->idle);
     free(b->path);
@@ -160,9 +185,9 @@ void block_advance(struct block_req *r, size_t n)
 static int move_all(struct block_req *r)
 {
     while (r->moved < r->len) {
-        off_t at = (off_t)(r->offset + r->moved);
-        ssize_t n = r->op == BLOCK_READ ? preadv(r->disk->fd, r->iov, (int)r->niov, at)
-                                        : pwritev(r->disk->fd, r->iov, (int)r->niov, at);
+        off_t at = (off_t)(r->host + r->moved);
+        ssize_t n = r->op == BLOCK_READ ? preadv(r->fd, r->iov, (int)r->niov, at)
+                                        : pwritev(r->fd, r->iov, (int)r->niov, at);
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -180,8 +205,8 @@ static int write_zeros(struct block_req *r)
     static const u8 zeros[ZEROS_BYTES];
 
     while (r->moved < r->len) {
-        ssize_t n = pwrite(r->disk->fd, zeros, MIN(r->len - r->moved, ZEROS_BYTES),
-                           (off_t)(r->offset + r->moved));
+        ssize_t n =
+            pwrite(r->fd, zeros, MIN(r->len - r->moved, ZEROS_BYTES), (off_t)(r->host + r->moved));
 
         if (n < 0 && errno == EINTR)
             continue;
@@ -201,7 +226,7 @@ int block_fallocate_mode(const struct block_req *r)
 
 static int zero_range(struct block_req *r)
 {
-    if (fallocate(r->disk->fd, block_fallocate_mode(r), (off_t)r->offset, (off_t)r->len) == 0)
+    if (fallocate(r->fd, block_fallocate_mode(r), (off_t)r->host, (off_t)r->len) == 0)
         return 0;
     if (errno != EOPNOTSUPP)
         return -errno;
@@ -233,6 +258,8 @@ static int flush(struct block *b)
 
 int block_execute(struct block_req *r)
 {
+    if (r->disk->image && !r->mapped)
+        return formatted_execute(r);
     switch (r->op) {
     case BLOCK_READ:
     case BLOCK_WRITE:
@@ -263,7 +290,7 @@ static int try_read(struct block *b, struct block_req *r)
 
     if (atomic_load(&b->no_nowait))
         return -EAGAIN;
-    n = preadv2(b->fd, r->iov, (int)r->niov, (off_t)r->offset, RWF_NOWAIT);
+    n = preadv2(r->fd, r->iov, (int)r->niov, (off_t)r->host, RWF_NOWAIT);
     if (n == (ssize_t)r->len)
         return 0;
     if (n < 0 && errno == EOPNOTSUPP)
@@ -290,7 +317,7 @@ static int try_write(struct block *b, struct block_req *r)
 
     if (start < atomic_load(&b->slow_until_ns))
         return -EAGAIN;
-    n = pwritev(b->fd, r->iov, (int)r->niov, (off_t)r->offset);
+    n = pwritev(r->fd, r->iov, (int)r->niov, (off_t)r->host);
     end = now_ns();
     if (watched)
         atomic_fetch_sub(&b->watched, 1);
@@ -303,6 +330,23 @@ static int try_write(struct block *b, struct block_req *r)
         return -EAGAIN;
     atomic_fetch_add(&b->written, 1);
     return 0;
+}
+
+/* Where the bytes are. False: a format has work to do first. */
+static bool find_place(struct block *b, struct block_req *r)
+{
+    if (b->image)
+        return formatted_enter(b, r);
+    r->mapped = false;
+    r->fd = b->fd;
+    r->host = r->offset;
+    return true;
+}
+
+static void leave_place(struct block *b, struct block_req *r)
+{
+    if (r->mapped)
+        formatted_leave(b, r);
 }
 
 int block_try(struct block *b, struct block_req *r)
@@ -318,11 +362,14 @@ int block_try(struct block *b, struct block_req *r)
     }
     if (!r->len)
         return 0;
-    if (r->len > INLINE_BYTES_MAX)
+    if (r->len > INLINE_BYTES_MAX || !find_place(b, r))
         return -EAGAIN;
     if (r->op == BLOCK_READ)
-        return try_read(b, r);
-    return r->op == BLOCK_WRITE ? try_write(b, r) : -EAGAIN;
+        rc = try_read(b, r);
+    else
+        rc = r->op == BLOCK_WRITE ? try_write(b, r) : -EAGAIN;
+    leave_place(b, r);
+    return rc;
 }
 
 static void count_change(const struct block_req *r)
@@ -344,12 +391,14 @@ void block_finish(struct block_req *r, int result)
     struct block *b = r->disk;
 
     count_change(r);
+    leave_place(b, r);
     r->done(r, result);
     inflight_dec(b);
 }
 
 int block_submit(struct block *b, struct block_req *r)
 {
+    struct block_engine *e = b->engine;
     int rc = check(b, r);
 
     if (rc)
@@ -359,9 +408,12 @@ int block_submit(struct block *b, struct block_req *r)
     pthread_mutex_lock(&b->lock);
     b->inflight++;
     pthread_mutex_unlock(&b->lock);
-    rc = b->engine->ops->submit(b->engine, r);
+    if (!find_place(b, r))
+        e = e->slow;
+    rc = e->ops->submit(e, r);
     if (rc != -EINPROGRESS) {
         count_change(r);
+        leave_place(b, r);
         inflight_dec(b);
     }
     return rc;

@@ -3,6 +3,7 @@
 #define BLOCK_DISK_H
 
 #include "block/block.h"
+#include "block/image.h"
 #include <pthread.h>
 
 struct block_engine_ops {
@@ -16,9 +17,11 @@ struct block_engine_ops {
 
 struct block_engine {
     const struct block_engine_ops *ops;
+    struct block_engine *slow; /* threads that may wait, for what formats must do */
 };
 
 struct block {
+    struct block_image *image; /* NULL: raw, then fd is the disk */
     int fd;
     bool readonly, can_discard;
     u64 size;
@@ -34,9 +37,11 @@ struct block {
     atomic_bool
         flush_failed; /* once failed, always failed: the kernel forgets which pages it lost */
 
-    pthread_mutex_t lock; /* protects inflight */
-    pthread_cond_t idle;
+    pthread_mutex_t lock; /* protects all below */
+    pthread_cond_t idle;  /* inflight or mapped fell, or changing ended */
     unsigned inflight;
+    unsigned mapped; /* requests that rely on where the format said things are */
+    bool changing;   /* one request may change that */
 };
 
 extern const struct block_engine_ops block_uring, block_threads;
@@ -52,5 +57,15 @@ int block_flush_end(struct block *b, u64 begun, int result);
 int block_fallocate_mode(const struct block_req *r);
 /* Notes that n bytes have moved and drops them from the segments. */
 void block_advance(struct block_req *r, size_t n);
+
+/* --- formatted.c: disks with a format other than raw --- */
+
+int formatted_open(struct block *b, const struct block_options *o, struct err *err);
+/* Finds the place of a read or write that needs nothing of the format. True: r->fd and r->host are set, and
+ * formatted_leave() must follow when it is done. Does not wait. */
+bool formatted_enter(struct block *b, struct block_req *r);
+void formatted_leave(struct block *b, struct block_req *r);
+/* Does the whole request, waiting as long as it takes. */
+int formatted_execute(struct block_req *r);
 
 #endif

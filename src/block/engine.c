@@ -5,6 +5,24 @@
 
 static const struct block_engine_ops *const engines[] = {&block_uring, &block_threads};
 
+/* Formats wait, also for requests that the engine has: so they need threads of their own. */
+static int new_engine(const struct block_engine_ops *ops, struct block_engine **ret_engine,
+                      struct err *err)
+{
+    struct block_engine *e;
+    int rc = ops->new (&e, err);
+
+    if (rc)
+        return rc;
+    rc = block_threads.new(&e->slow, err);
+    if (rc) {
+        ops->free(e);
+        return rc;
+    }
+    *ret_engine = e;
+    return 0;
+}
+
 int block_engine_new(const char *name, struct block_engine **ret_engine, struct err *err)
 {
     bool automatic = strcmp(name, "auto") == 0;
@@ -14,7 +32,7 @@ int block_engine_new(const char *name, struct block_engine **ret_engine, struct 
 
         if (!automatic && strcmp(name, engines[i]->name) != 0)
             continue;
-        rc = engines[i]->new (ret_engine, err);
+        rc = new_engine(engines[i], ret_engine, err);
         if (rc == 0 || !automatic || i + 1 == ARRAY_LEN(engines))
             return rc;
     }
@@ -24,6 +42,8 @@ int block_engine_new(const char *name, struct block_engine **ret_engine, struct 
 
 void block_engine_free(struct block_engine *e)
 {
+    if (e && e->slow)
+        e->slow->ops->free(e->slow);
     if (e)
         e->ops->free(e);
 }

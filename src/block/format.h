@@ -28,6 +28,7 @@ struct block_extent {
     u64 host;                /* DATA: offset there; PACKED: of the compressed bytes */
     u64 cluster;             /* PACKED: where the cluster begins in the guest's disk */
     u32 packed_len;          /* PACKED: compressed bytes, at most */
+    bool in_place;           /* DATA: may be written where it is */
     bool room;               /* ZERO: takes space in the file all the same (host) */
 };
 
@@ -47,6 +48,8 @@ struct block_format_ops {
     /* offset < size. */
     int (*map)(struct block_format *f, u64 offset, u64 len, struct block_extent *ret_extent,
                struct err *err);
+    /* map() of this offset needs no input or output now. */
+    bool (*ready)(struct block_format *f, u64 offset);
     /* buf: a whole cluster. */
     int (*unpack)(struct block_format *f, const struct block_extent *e, void *buf, struct err *err);
     int (*room)(struct block_format *f, u64 offset, u64 len, struct block_room *ret_room,

@@ -53,6 +53,8 @@ int block_format_guess(struct block_file *file, const char **ret_format, struct 
  * anything. *ret_owner: the image it is in. */
 int block_image_map(struct block_image *i, u64 offset, u64 len, struct block_extent *ret_extent,
                     struct block_image **ret_owner, struct err *err);
+/* The map needs no input or output now, in any image of the chain. */
+bool block_image_ready(struct block_image *i, u64 offset);
 int block_image_read(struct block_image *i, void *buf, size_t len, u64 offset, struct err *err);
 int block_image_write(struct block_image *i, const void *buf, size_t len, u64 offset,
                       struct err *err);

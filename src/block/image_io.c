@@ -32,6 +32,14 @@ int block_image_map(struct block_image *i, u64 offset, u64 len, struct block_ext
     return 0;
 }
 
+bool block_image_ready(struct block_image *i, u64 offset)
+{
+    for (; i && offset < i->fmt->size; i = i->backing)
+        if (!i->fmt->ops->ready(i->fmt, offset))
+            return false;
+    return true;
+}
+
 static int read_packed(struct block_image *owner, const struct block_extent *e, void *buf,
                        size_t len, u64 offset, struct err *err)
 {

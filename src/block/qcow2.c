@@ -51,6 +51,7 @@ static const struct block_format_ops qcow2_ops = {
     .name = "qcow2",
     .close = qcow2_close,
     .map = qcow2_map,
+    .ready = qcow2_ready,
     .unpack = qcow2_unpack,
     .room = qcow2_room,
     .link = qcow2_link,

@@ -215,6 +215,8 @@ int qcow2_l1_check(const struct qcow2 *q, u64 entry, struct err *err);
 int qcow2_map(struct block_format *f, u64 offset, u64 len, struct block_extent *ret_extent,
               struct err *err);
 
+bool qcow2_ready(struct block_format *f, u64 offset);
+
 /* --- qcow2_write.c --- */
 
 int qcow2_room(struct block_format *f, u64 offset, u64 len, struct block_room *ret_room,

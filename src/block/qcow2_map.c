@@ -69,6 +69,14 @@ static enum block_kind kind_of(const struct qcow2 *q, u64 entry)
     return BLOCK_KIND_ABSENT;
 }
 
+/* May the guest write to that cluster where it is? Never where an entry leads it to metadata. */
+static bool in_place(const struct qcow2 *q, u64 entry)
+{
+    return q->changed && !q->fmt.readonly && entry & QCOW2_COPIED &&
+           !(q->h.incompat & QCOW2_CORRUPT) &&
+           !qcow2_metadata_at(q, entry & QCOW2_HOST, qcow2_cluster(q));
+}
+
 static void describe(struct qcow2 *q, u64 entry, u64 offset, struct block_extent *e)
 {
     u64 within = offset & (qcow2_cluster(q) - 1);
@@ -84,6 +92,7 @@ static void describe(struct qcow2 *q, u64 entry, u64 offset, struct block_extent
         e->cluster = offset - within;
     } else {
         e->host = (entry & QCOW2_HOST) + within;
+        e->in_place = e->kind == BLOCK_KIND_DATA && in_place(q, entry);
         e->room = e->kind == BLOCK_KIND_ZERO && entry & QCOW2_HOST;
     }
 }
@@ -97,6 +106,8 @@ static bool goes_on(const struct qcow2 *q, const struct block_extent *e, u64 ent
         return true;
     if (e->kind == BLOCK_KIND_ZERO && !e->room)
         return !(entry & QCOW2_HOST);
+    if (e->in_place && !in_place(q, entry))
+        return false;
     return (entry & QCOW2_HOST) == ALIGN_DOWN(e->host, qcow2_cluster(q)) + distance;
 }
 
@@ -143,4 +154,17 @@ int qcow2_map(struct block_format *f, u64 offset, u64 len, struct block_extent *
     rc = map_locked(q, offset, len, ret_extent, err);
     pthread_mutex_unlock(&q->lock);
     return rc;
+}
+
+bool qcow2_ready(struct block_format *f, u64 offset)
+{
+    struct qcow2 *q = qcow2_of(f);
+    u64 index = offset / qcow2_l2_span(q);
+    bool ready;
+
+    if (pthread_mutex_trylock(&q->lock))
+        return false; /* whoever has it may be waiting for the disk */
+    ready = !(q->l1[index] & QCOW2_HOST) || q->l2s.slots[index];
+    pthread_mutex_unlock(&q->lock);
+    return ready;
 }

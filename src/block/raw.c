@@ -66,6 +66,11 @@ static int raw_map(struct block_format *f, u64 offset, u64 len, struct block_ext
     return 0;
 }
 
+static bool raw_ready(struct block_format *f, u64 offset)
+{
+    return true;
+}
+
 static int raw_unpack(struct block_format *f, const struct block_extent *e, void *buf,
                       struct err *err)
 {
@@ -116,6 +121,7 @@ static const struct block_format_ops raw_ops = {
     .name = "raw",
     .close = raw_close,
     .map = raw_map,
+    .ready = raw_ready,
     .unpack = raw_unpack,
     .room = raw_room,
     .link = raw_link,

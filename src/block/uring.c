@@ -31,14 +31,14 @@ struct ring {
 
 static void prepare(struct io_uring_sqe *sqe, struct block_req *r)
 {
-    int fd = r->disk->fd;
+    int fd = r->fd;
 
     switch (r->op) {
     case BLOCK_READ:
-        io_uring_prep_readv(sqe, fd, r->iov, r->niov, r->offset + r->moved);
+        io_uring_prep_readv(sqe, fd, r->iov, r->niov, r->host + r->moved);
         break;
     case BLOCK_WRITE:
-        io_uring_prep_writev(sqe, fd, r->iov, r->niov, r->offset + r->moved);
+        io_uring_prep_writev(sqe, fd, r->iov, r->niov, r->host + r->moved);
         break;
     case BLOCK_FLUSH:
         r->moved = block_flush_begin(r->disk);
@@ -46,7 +46,7 @@ static void prepare(struct io_uring_sqe *sqe, struct block_req *r)
         break;
     case BLOCK_DISCARD:
     case BLOCK_ZERO:
-        io_uring_prep_fallocate(sqe, fd, block_fallocate_mode(r), (off_t)r->offset, (off_t)r->len);
+        io_uring_prep_fallocate(sqe, fd, block_fallocate_mode(r), (off_t)r->host, (off_t)r->len);
         break;
     }
     io_uring_sqe_set_data(sqe, r);
