@@ -91,7 +91,8 @@ static int start_engine(void *opaque, struct err *err)
 static int add_disk(struct vm *vm, const struct virtio_env *env, unsigned index, struct err *err)
 {
     const struct vm_disk_config *d = &vm->config->disk[index];
-    struct block_options options = {.readonly = d->readonly};
+    struct block_options options = {
+        .readonly = d->readonly, .format = *d->format ? d->format : NULL, .trust = d->trust};
     int rc = block_open(d->path, &options, vm->engine, &vm->disk[index], err);
 
     if (rc)

@@ -19,6 +19,8 @@
 struct vm_disk_config {
     char *path;
     bool readonly;
+    char format[8]; /* "raw", "qcow2"; empty: raw */
+    bool trust;     /* the image may name files outside its folder */
     char serial[VM_DISK_SERIAL_LEN + 1]; /* empty: none */
 };
 

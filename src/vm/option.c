@@ -148,9 +148,17 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
         d->readonly = true;
         return 0;
     }
+    if (!strcmp(item, "trust")) {
+        d->trust = true;
+        return 0;
+    }
+    if (!strcmp(item, "format=raw") || !strcmp(item, "format=qcow2")) {
+        snprintf(d->format, sizeof(d->format), "%s", item + 7);
+        return 0;
+    }
     if (strncmp(item, "serial=", 7))
         return err_set(err, EINVAL,
-                       "'%s' is not known after the file; allowed: ro, serial=TEXT "
+                       "'%s' is not known after the file; allowed: ro, format=raw, format=qcow2, trust, serial=TEXT "
                        "(a comma in a file name is written twice)",
                        item);
     if (!item[7] || strlen(item + 7) > VM_DISK_SERIAL_LEN)
@@ -163,7 +171,7 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
     return 0;
 }
 
-/* FILE[,ro][,serial=TEXT] */
+/* FILE[,ro][,format=FORMAT][,trust][,serial=TEXT] */
 static int parse_disk(struct vm_config *c, const char *value, struct err *err)
 {
     auto_free char *copy = strdup(value);
@@ -192,8 +200,8 @@ static void print_disk(const struct vm_config *c, FILE *out)
 
         value_quote(d->path, path, sizeof(path));
         value_quote(d->serial, serial, sizeof(serial));
-        fprintf(out, "disk=%s%s%s%s\n", path, d->readonly ? ",ro" : "", *serial ? ",serial=" : "",
-                serial);
+        fprintf(out, "disk=%s%s%s%s%s%s%s\n", path, d->readonly ? ",ro" : "", *d->format ? ",format=" : "",
+                d->format, d->trust ? ",trust" : "", *serial ? ",serial=" : "", serial);
     }
 }
 
@@ -343,7 +351,7 @@ const struct vm_option vm_options[] = {
      print_debug_console},
     {"debug-exit", 0, "PORT", "a value V written to this port ends the machine with status 2V+1",
      parse_debug_exit, print_debug_exit},
-    {"disk", 'd', "FILE[,ro][,serial=TEXT]", "a raw disk image or block device; may be repeated",
+    {"disk", 'd', "FILE[,ro][,format=qcow2][,trust][,serial=TEXT]", "a disk image or block device (raw); may be repeated",
      parse_disk, print_disk},
     {"initrd", 'i', "FILE", "initial file system for the kernel", parse_initrd, print_initrd},
     {"kernel", 'k', "FILE", "kernel to boot: bzImage, ELF with a PVH note, or Multiboot",

@@ -93,12 +93,15 @@ bad() { # bad TEXT ARGUMENT...
     dumps disk=a --disk a
     dumps disk=a,,b --disk a,,b
     dumps disk=a,ro,serial=S1 --disk a,serial=S1,ro
+    dumps disk=a,ro,format=qcow2,trust,serial=S1 --disk a,trust,serial=S1,format=qcow2,ro
+    dumps disk=a,format=raw -d a,format=raw
+    bad "'format=vmdk' is not known" --disk a,format=vmdk
     dumps disk=a -d a -d b
     dumps disk=b -d a -d b
     bad "the file name is empty" --disk ""
     bad "the file name is empty" --disk ,ro
-    bad "allowed: ro, serial=TEXT" --disk a,rw
-    bad "allowed: ro, serial=TEXT" --disk a,
+    bad "allowed: ro, format=raw, format=qcow2" --disk a,rw
+    bad "allowed: ro, format=raw" --disk a,
     bad "must have 1 to 20 characters" --disk a,serial=
     bad "must have 1 to 20 characters" --disk a,serial=123456789012345678901
     bad "visible ASCII" --disk $'a,serial=x\ty'
