@@ -187,7 +187,9 @@ def subjects(args, files):
         found['native'] = lambda rows, cpus: run_native(files['program'], rows, args)
     if not args.no_trapeze:
         found['trapeze'] = lambda rows, cpus: run_guest(trapeze_command(args, files, cpus, rows), files['fifo'], args)
-    if not args.no_qemu and shutil.which(args.qemu):
+    if not args.no_qemu and not shutil.which(args.qemu):
+        print(f'bench: {args.qemu} is not installed (Debian: qemu-system-x86), so there is no rival', file=sys.stderr)
+    elif not args.no_qemu:
         found['qemu'] = lambda rows, cpus: run_guest(qemu_command(args, files, cpus, rows), files['fifo'], args)
     return found
 
