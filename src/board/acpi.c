@@ -289,7 +289,8 @@ int acpi_write_tables(struct board *b, struct err *err)
     if (t.out.overflow)
         return err_set(err, ENOSPC, "the ACPI tables are larger than %llu bytes", TABLES_MAX);
     write_rsdp(buf, xsdt);
-    if (gmem_write(b->config.ram, MEMMAP_ACPI, buf, TABLES_MAX))
+    if (gmem_write(b->config.ram, MEMMAP_ACPI, buf, TABLES_MAX) ||
+        gmem_write(b->config.ram, ACPI_VMGENID, b->generation, sizeof(b->generation)))
         return err_set(err, EFAULT, "no RAM at 0x%llx for ACPI tables", MEMMAP_ACPI);
     return 0;
 }

@@ -13,6 +13,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 _Static_assert(KICK_INTR == (int)VCPU_EV_INTR && KICK_NMI == (int)VCPU_EV_NMI, "kick bits");
 _Static_assert(KICK_INIT == (int)VCPU_EV_INIT && KICK_SIPI == (int)VCPU_EV_SIPI, "kick bits");
@@ -220,6 +221,8 @@ int board_new(const struct board_config *config, struct board **ret_board, struc
     if (!b)
         return err_set(err, ENOMEM, "%s: no memory for the board", config->name);
     b->config = *config;
+    if (getrandom(b->generation, sizeof(b->generation), 0) != sizeof(b->generation))
+        b->generation[0] = 1; /* the host gives no randomness; it must not be zero all the same */
     aspace_init(&b->mmio, 1ull << 52);
     aspace_init(&b->pio, 65536);
     rc = build(b, err);

@@ -6,22 +6,21 @@
 
 #include <stdio.h>
 
+/* Functions here have INTA# only; leaving the other pins out saves the guest's interpreter most of the work. */
 static void add_prt(struct aml *a)
 {
     struct aml_scope prt;
 
     aml_name(a, "_PRT");
-    prt = aml_package(a, (u8)(PCI_SLOTS * 4));
+    prt = aml_package(a, PCI_SLOTS);
     for (unsigned slot = 0; slot < PCI_SLOTS; slot++) {
-        for (unsigned pin = 0; pin < 4; pin++) {
-            struct aml_scope entry = aml_package(a, 4);
+        struct aml_scope entry = aml_package(a, 4);
 
-            aml_int(a, (u64)slot << 16 | 0xffff);
-            aml_int(a, pin);
-            aml_int(a, 0); /* no link device: the next number is the pin of the I/O APIC */
-            aml_int(a, MEMMAP_GSI_PCI + (pci_intx_line(slot) + pin) % MEMMAP_PCI_PINS);
-            aml_end(a, entry);
-        }
+        aml_int(a, (u64)slot << 16 | 0xffff);
+        aml_int(a, 0); /* INTA# */
+        aml_int(a, 0); /* no link device: the next number is the pin of the I/O APIC */
+        aml_int(a, MEMMAP_GSI_PCI + pci_intx_line(slot));
+        aml_end(a, entry);
     }
     aml_end(a, prt);
 }

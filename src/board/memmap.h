@@ -23,8 +23,7 @@
 #define MEMMAP_HPET 0xfed00000ull
 #define MEMMAP_LAPIC 0xfee00000ull
 
-/* Interrupt pins of the I/O APIC ("gsi"). INTA..INTD of PCI slot n use MEMMAP_GSI_PCI + (n + pin)
- * % 8. */
+/* Interrupt pins of the I/O APIC ("gsi"). INTA# of PCI slot n is MEMMAP_GSI_PCI + n % MEMMAP_PCI_PINS. */
 #define MEMMAP_GSIS 24
 #define MEMMAP_GSI_PIT 2 /* ISA interrupt 0 arrives here */
 #define MEMMAP_GSI_SCI 9

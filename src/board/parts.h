@@ -38,6 +38,7 @@ struct board {
     u64 mmio64_base, mmio64_len;
     struct state_entry state[BOARD_STATES];
     unsigned nstates;
+    u8 generation[16];        /* VM generation id: this machine's and no clone's */
     struct boot_image *image; /* NULL: nothing opened */
     const char *boot_way;
     bool boot_kaslr; /* the board has randomized addresses */
