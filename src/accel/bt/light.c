@@ -510,7 +510,7 @@ struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
         raise_error(c, VEC_AC, 0);
     if (v->access.bounced) {
         v->access.host = v->bounce + ((lin - first) & 63) + first;
-        if (f->mem_acc & ACC_R || f->masked)
+        if (f->mem_acc & ACC_R || f->masked || f->need == NEED_X87) /* an x87 store may not happen */
             bounce_in(c);
     }
     c->priv[P_S1] = (u64)v->access.host - first;
