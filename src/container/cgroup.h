@@ -37,6 +37,11 @@ int cgroup_make(struct cgroup *cg, struct err *err);
 enum cgroup_part { CGROUP_ALL, CGROUP_NOT_MEMORY, CGROUP_MEMORY };
 /* Puts a process in. */
 int cgroup_attach(const struct cgroup *cg, enum cgroup_part part, int pid, struct err *err);
+/*
+ * Puts a process into the v2 group that another one is in: a program that made groups below its own (systemd, say)
+ * leaves the container's own group closed to processes.
+ */
+int cgroup_attach_beside(const struct cgroup *cg, int other, int pid, struct err *err);
 /* Removes directories and the groups below them; waits for dying processes. Missing ones are fine. */
 int cgroup_remove(const struct cgroup *cg, struct err *err);
 

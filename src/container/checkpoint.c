@@ -82,6 +82,7 @@ static int dump(struct runtime *rt, struct state *st, const struct spec *s,
                 const struct criu_opts *c, struct err *err)
 {
     const char *criu = NULL, *images = c->image_path ? c->image_path : "checkpoint";
+    const struct cgroup_dir *freezer;
     struct strv args = {0};
     char *colon;
 
@@ -109,6 +110,11 @@ static int dump(struct runtime *rt, struct state *st, const struct spec *s,
             pool_fmt(&rt->pool, "%.*s", (int)(colon - c->page_server), c->page_server));
         add(rt, &args, "--port", colon + 1);
     }
+    /* Engines pause first; CRIU can only take a frozen group that it knows of, and thaws it when done. */
+    freezer = cgroup_find(&st->cgroup, "freezer");
+    freezer = freezer ? freezer : cgroup_v2(&st->cgroup);
+    if (freezer)
+        add(rt, &args, "--freeze-cgroup", freezer->path);
     criu_add_mounts(rt, st, s, false, &args);
     if (!c->pre_dump && save_descriptors(st, images, err) < 0)
         return -err->code;

@@ -351,14 +351,22 @@ static int spawn(struct exec *x, struct err *err)
     return 0;
 }
 
+static int attach(struct exec *x, struct err *err)
+{
+    int rc = cgroup_attach(&x->state.cgroup, CGROUP_ALL, x->pid, err);
+
+    if ((rc != -EBUSY && rc != -EOPNOTSUPP) || !x->state.cgroup.pure_v2 || x->o.cgroups.n)
+        return rc;
+    return cgroup_attach_beside(&x->state.cgroup, x->state.pid, x->pid, err);
+}
+
 static int start(struct exec *x, struct err *err)
 {
     json_t *state;
     int rc;
 
     if (spawn(x, err) < 0 || task_set_cpus(x->pid, x->process.cpus_initial, err) < 0 ||
-        cgroup_attach(&x->state.cgroup, CGROUP_ALL, x->pid, err) < 0 ||
-        task_set_cpus(x->pid, x->process.cpus_final, err) < 0 ||
+        attach(x, err) < 0 || task_set_cpus(x->pid, x->process.cpus_final, err) < 0 ||
         sync_expect(x->sync, SYNC_READY, NULL, err) < 0 || task_apply(&x->process, x->pid, err) < 0)
         return err_wrap(err, "unable to start container process");
     if (x->o.pid_file && create_write_pid(x->o.pid_file, x->pid, err) < 0)
