@@ -37,4 +37,8 @@ sys_fn sys_fxsave, sys_fxrstor, sys_fnstenv, sys_fnsave, sys_fldenv, sys_frstor,
 sys_fn sys_xsave, sys_xrstor;
 sys_fn sys_gather, sys_scatter, sys_maskmov, sys_maskmov_store;
 
+/* For helpers that execute an x87 or MMX instruction on the guest's state: those wait, that is, raise an exception that is
+ * pending (SDM 1, 8.7). It would hit the host's instruction, where nobody expects it. */
+void fpu_raise_pending(struct cpu *c);
+
 #endif

@@ -94,9 +94,7 @@ void sys_fnsave(struct cpu *c, const struct insn *in)
     vecmem_write(c, lin, env, len);
 }
 
-/* FLDENV and FRSTOR wait as other x87 instructions do: an exception that is pending is raised first (SDM 1, 8.7). It would
- * hit the host's instruction below, where nobody expects it. */
-static void raise_pending(struct cpu *c)
+void fpu_raise_pending(struct cpu *c)
 {
     u16 status;
 
@@ -110,7 +108,7 @@ void sys_fldenv(struct cpu *c, const struct insn *in)
     u8 env[32] __attribute__((aligned(16)));
     unsigned size = in->opsize == 2 ? 2 : 4, len = size == 2 ? ENV16 : ENV32;
     need_fpu(c);
-    raise_pending(c);
+    fpu_raise_pending(c);
     vecmem_read(c, insn_linear(c, in, len, false), env, len);
     if (size == 2)
         __asm__ volatile("data16 fldenv %0" : : "m"(env));
@@ -123,7 +121,7 @@ void sys_frstor(struct cpu *c, const struct insn *in)
     u8 env[112] __attribute__((aligned(16)));
     unsigned size = in->opsize == 2 ? 2 : 4, len = (size == 2 ? ENV16 : ENV32) + ST_BYTES;
     need_fpu(c);
-    raise_pending(c);
+    fpu_raise_pending(c);
     vecmem_read(c, insn_linear(c, in, len, false), env, len);
     if (size == 2)
         __asm__ volatile("data16 frstor %0" : : "m"(env));

@@ -78,6 +78,7 @@ void sys_maskmov_store(struct cpu *c, const struct insn *in)
     u8 data[16], mask[16];
     bool mmx = in->enc == ENC_LEGACY && !in->opsize_prefix;
     if (mmx) {
+        fpu_raise_pending(c);
         vecreg_read_mmx(in->reg & 7, data);
         vecreg_read_mmx(in->rm & 7, mask);
     } else {
