@@ -187,6 +187,7 @@ static int add_pci(struct board *b, struct err *err)
         .mmio32_len = MEMMAP_MMIO32_LEN,
         .mmio64_base = b->mmio64_base,
         .mmio64_len = b->mmio64_len,
+        .sink = b->config.sink,
     };
 
     for (unsigned i = 0; i < PCI_INTX_LINES; i++)

@@ -12,6 +12,7 @@
 #define DEVICE_PCI_H
 
 #include "base/err.h"
+#include "device/event.h"
 #include "device/irq.h"
 #include "mem/aspace.h"
 #include "state/set.h"
@@ -60,6 +61,7 @@ struct pci_host_config {
     u64 ecam_base;                   /* 1 MiB for the one bus */
     u64 mmio32_base, mmio32_len;     /* windows: a BAR outside both is never mapped */
     u64 mmio64_base, mmio64_len;
+    struct event_sink sink; /* hears of resets through port 0xCF9 */
 };
 
 /* What a function's owner provides. All may be NULL but `free`. reset, quiesce and resume are

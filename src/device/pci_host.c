@@ -12,6 +12,8 @@
 #include <string.h>
 
 #define CF8_ENABLE 0x80000000u
+#define CF9_OFFSET 1
+#define CF9_RESET 0x04
 #define ECAM_FN_SHIFT 12
 #define ECAM_BUS_BYTES (1 * MiB)
 
@@ -45,7 +47,19 @@ static u64 cf8_read(void *opaque, u64 offset, unsigned size)
 {
     struct pci_host *h = opaque;
 
+    if (offset == CF9_OFFSET && size == 1)
+        return h->reset_control;
     return offset == 0 && size == 4 ? h->cf8 : all_ones(size);
+}
+
+/* Reset control register: setting bit 2 resets the machine. Intel ICH9 data sheet, 13.7.5. */
+static void cf9_write(struct pci_host *h, u8 value)
+{
+    bool reset = (value & CF9_RESET) && !(h->reset_control & CF9_RESET);
+
+    h->reset_control = value & 0x0e;
+    if (reset)
+        event_send(&h->config.sink, MACHINE_RESET, 0);
 }
 
 static void cf8_write(void *opaque, u64 offset, unsigned size, u64 value)
@@ -54,6 +68,8 @@ static void cf8_write(void *opaque, u64 offset, unsigned size, u64 value)
 
     if (offset == 0 && size == 4)
         h->cf8 = (u32)value & (CF8_ENABLE | 0xfffffc);
+    else if (offset == CF9_OFFSET && size == 1)
+        cf9_write(h, (u8)value);
 }
 
 static bool cf8_target(struct pci_host *h, unsigned *ret_devfn)
@@ -200,6 +216,7 @@ void pci_host_reset(struct pci_host *h)
     /* All off before any comes back: a guest may have put one BAR where another one belongs. */
     pthread_mutex_lock(&h->lock);
     h->cf8 = 0;
+    h->reset_control = 0;
     for (unsigned i = 0; i < ARRAY_LEN(h->func); i++)
         if (h->func[i])
             pci_bars_unmap(h->func[i]);

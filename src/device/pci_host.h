@@ -8,6 +8,7 @@ struct pci_host {
     struct pci_host_config config;
     pthread_mutex_t lock; /* protects cf8, func[] and every function's configuration and BARs */
     u32 cf8;
+    u8 reset_control; /* port 0xCF9 */
     struct pci_func *func[PCI_SLOTS * PCI_FNS];
     struct io_region cf8_region, cfc_region, ecam_region;
     struct pci_func bridge;

@@ -119,6 +119,23 @@ static void test_port92(void **state)
     pc_fini(&pc);
 }
 
+static void test_reset_control(void **state)
+{
+    struct pc pc;
+
+    pc_init(&pc, 1);
+    pc_out(&pc, 0xcf8, 4, 0x80000004); /* the address register is another one, in the same place */
+    pc_outb(&pc, 0xcf9, 0x02);
+    assert_int_equal(pc.nevents, 0);
+    assert_int_equal(pc_inb(&pc, 0xcf9), 0x02);
+    pc_outb(&pc, 0xcf9, 0x06);
+    expect(&pc, MACHINE_RESET, 0);
+    assert_int_equal(pc_in(&pc, 0xcf8, 4), 0x80000004);
+    board_reset(pc.b);
+    assert_int_equal(pc_inb(&pc, 0xcf9), 0);
+    pc_fini(&pc);
+}
+
 static void test_panic_and_debug_ports(void **state)
 {
     struct pc pc;
@@ -146,13 +163,10 @@ static void test_panic_and_debug_ports(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_poweroff),
-        cmocka_unit_test(test_reset_register),
-        cmocka_unit_test(test_power_button),
-        cmocka_unit_test(test_pm_timer),
-        cmocka_unit_test(test_i8042),
-        cmocka_unit_test(test_port92),
-        cmocka_unit_test(test_panic_and_debug_ports),
+        cmocka_unit_test(test_poweroff),      cmocka_unit_test(test_reset_register),
+        cmocka_unit_test(test_power_button),  cmocka_unit_test(test_pm_timer),
+        cmocka_unit_test(test_i8042),         cmocka_unit_test(test_port92),
+        cmocka_unit_test(test_reset_control), cmocka_unit_test(test_panic_and_debug_ports),
     };
 
     return cmocka_run_group_tests(tests, NULL, NULL);
