@@ -375,6 +375,9 @@ int create_record(struct creation *c, struct err *err)
 {
     c->state.pid = c->pid;
     c->state.start_time = state_start_time(c->pid);
+    /* Without it nobody could tell this process from a later one with the same number. */
+    if (!c->state.start_time)
+        return err_set(err, ESRCH, "the container's init is gone, or /proc cannot be read");
     c->state.creator = 0;
     if (state_save(&c->state, err) < 0)
         return -err->code;
