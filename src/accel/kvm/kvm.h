@@ -52,6 +52,9 @@ int kvm_vcpu_set(struct vcpu *v, const struct x86_cpu *state, struct err *err);
 int kvm_get_msrs(struct vcpu *v, struct x86_cpu *c, struct err *err);
 int kvm_set_msrs(struct vcpu *v, const struct x86_cpu *c, struct err *err);
 
+/* Does the instruction that KVM gave up on, if it is one of a few that are known. 0: go on with the guest. */
+int kvm_complete(struct vcpu *v);
+
 int kvm_probe(struct err *err);
 
 #endif

@@ -146,6 +146,8 @@ static enum step internal_error(struct vcpu *v, struct err *err)
     struct kvm_regs regs = {0};
     char insn[80];
 
+    if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION && !kvm_complete(v))
+        return STEP_AGAIN;
     kvm_ioctl(v->fd, KVM_GET_REGS, &regs);
     describe_insn(v->run, insn, sizeof(insn));
     if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
