@@ -80,7 +80,8 @@ bool special_prepare(struct maker *m, const struct insn *in)
     case MN(MASKMOVDQU):
     case MN(VMASKMOVDQU):
     case MN(MASKMOVQ):
-        return need(m, RDI, inside);
+        /* Whether memory may be missing when no byte is selected differs between processors. */
+        return in->addrsize > 2 && need(m, RDI, inside);
     case MN(INSB):
     case MN(INSW):
     case MN(INSD):
