@@ -311,13 +311,14 @@ struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
     (void)s1;
     c->rip = rip_of(c, s->vpc);
     c->rip_set = false;
+    u64 dropped = c->vcpu->bt->cache->stat_invalidated;
     s->fn(c, &s->in);
     if (!c->rip_set)
         c->rip = rip_of(c, s->vpc + s->in.len);
     if (s->watched)
         trap_after(c, s->tf && !steps_over(c, s));
-    if (s->ends || c->rip_set)
-        return resume(c);
+    if (s->ends || c->rip_set || c->vcpu->bt->cache->stat_invalidated != dropped)
+        return resume(c); /* dropped: it may have rewritten what follows it */
     if (c->shadow) { /* sti: the next instruction is in the same block, and nothing is taken before it */
         c->shadow = 0;
         look_for_interrupts(c);
@@ -521,14 +522,14 @@ struct stub_ret light_end(struct cpu *c, u64 s1, u64 rec)
 {
     const struct site *s = (const struct site *)rec;
     struct vcpu *v = c->vcpu;
-    u32 dead_before = v->bt->cache->stat_invalidated;
+    u64 dropped = v->bt->cache->stat_invalidated;
 
     (void)s1;
     if (v->access.bounced)
         bounce_out(c);
     else
         code_written(c, v->access.gpa[0], v->access.size);
-    if ((u32)v->bt->cache->stat_invalidated != dead_before) {
+    if (v->bt->cache->stat_invalidated != dropped) {
         /* It may have been this very block that was written to. */
         c->rip = rip_of(c, s->vpc + s->in.len);
         if (s->watched)

@@ -152,16 +152,13 @@ void *mem_span(struct cpu *c, u64 lin, bool write, unsigned *ret_len, enum mem_a
     *ret_len = 4096 - (lin & 0xfff);
     if (c->mode & (MODE_DEBUG | MODE_TF))
         return NULL; /* element by element, so that each is compared with the breakpoints */
-    if (!write) {
-        struct place p = find(c, lin, false, as);
-        return p.host;
-    }
     struct mmu_page p;
     if (as == AS_CPL)
-        mmu_find(c, lin, true, &p);
+        mmu_find(c, lin, write, &p);
     else
-        mmu_lookup(c, lin, true, as, &p);
-    if (!p.ram || code_page(c->vcpu->bt, p.gpa))
+        mmu_lookup(c, lin, write, as, &p);
+    if (!p.ram || (write && code_page(c->vcpu->bt, p.gpa)))
         return NULL;
-    return vmm_view(c, p.gpa, true);
+    /* Reads and writes in one view, so that overlapping spans overlap on the host, too. */
+    return vmm_view(c, p.gpa, write);
 }

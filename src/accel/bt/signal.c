@@ -69,7 +69,6 @@ static void handle(int sig, siginfo_t *info, void *uc)
     const u8 *pc = (const u8 *)g[REG_RIP];
     struct code_cache *k = v ? v->bt->cache : NULL;
 
-    (void)info;
     struct block *b = k && pc >= k->rx && pc < k->rx + k->size ? block_at_host(v->bt, pc) : NULL;
     if (!b || (sig == SIGBUS && g[REG_TRAPNO] != VEC_SS)) { /* SIGBUS besides: the host is out of memory */
         signal(sig, SIG_DFL); /* returns to the faulting instruction, which now kills us */
@@ -86,7 +85,8 @@ static void handle(int sig, siginfo_t *info, void *uc)
     c->exc_vector = vector_for(c, sig, (int)g[REG_TRAPNO], careful);
     c->exc_has_error = c->exc_vector == VEC_GP || c->exc_vector == VEC_AC;
     c->exc_error = 0;
-    if (c->exc_vector == VEC_PF)
+    u64 in_view = (u64)info->si_addr - (u64)v->bt->gview;
+    if (c->exc_vector == VEC_PF && in_view < v->bt->view_bytes)
         cache_note_fault(v->bt, b, offset);
     g[REG_RIP] = (greg_t)stub_address[STUB_FAULT];
 }

@@ -114,6 +114,8 @@ static bool decode_block(struct gen *g, const u8 *page)
         bool sti = in->form->mnemonic == ZYDIS_MNEMONIC_STI;
         if (after_sti || (is_last(g, in) && !sti))
             break;
+        if (in->form->cls == INSN_JCC && block_find(g->bt, b->gpa + b->bytes, ANY_GPA, b->vpc + b->bytes, b->mode))
+            break; /* what follows is translated already */
         after_sti = sti;
     }
     return true;
@@ -179,11 +181,12 @@ static void cmp_gs(struct gen *g, s32 disp, u32 imm)
     b3(&g->o, 0x65, 0x81, 0x3c), b1(&g->o, 0x25), b4(&g->o, (u32)disp), b4(&g->o, imm);
 }
 
-static struct cold *entry_cold(struct gen *g, enum cold_kind kind)
+/* kept: the flags are in AX, and RAX in S2. */
+static struct cold *entry_cold(struct gen *g, enum cold_kind kind, bool kept)
 {
     struct cold *k = gen_cold(g, kind);
 
-    k->live = !g->flags_dead[0];
+    k->live = kept;
     k->hold = S2;
     return k;
 }
@@ -192,7 +195,7 @@ static struct cold *entry_cold(struct gen *g, enum cold_kind kind)
 static void check_identity(struct gen *g, u8 *literal)
 {
     struct code *o = &g->o;
-    struct cold *k = entry_cold(g, COLD_MISS);
+    struct cold *k = entry_cold(g, COLD_MISS, true);
 
     if (literal) {
         b3(o, 0x4c, 0x3b, 0x35), b4(o, (u32)(literal - (o->p + 4))); /* cmp r14, [rip + literal] */
@@ -208,7 +211,7 @@ static void check_identity(struct gen *g, u8 *literal)
 static void check_mapping(struct gen *g)
 {
     struct code *o = &g->o;
-    struct cold *k = entry_cold(g, COLD_REMAP);
+    struct cold *k = entry_cold(g, COLD_REMAP, true);
     u64 lin = g->b->vpc, gpa = g->b->gpa;
 
     for (unsigned i = 0; i <= g->b->crosses; i++) {
@@ -226,7 +229,7 @@ static void check_mapping(struct gen *g)
 static void check_events(struct gen *g)
 {
     struct code *o = &g->o;
-    struct cold *k = entry_cold(g, COLD_POLL);
+    struct cold *k = entry_cold(g, COLD_POLL, !g->flags_dead[0]);
 
     b3(o, 0x65, 0x83, 0x3c), b1(o, 0x25), b4(o, (u32)CPU_FIELD(events)), b1(o, 0); /* cmp dword gs:[events], 0 */
     k->from1 = jcc(o, CC_NE);
@@ -285,10 +288,17 @@ static void gen_prologue(struct gen *g)
         gen_prologue_live(g, literal);
         return;
     }
+    /* The flags are dead in this block, but it may turn out to be the wrong one: another may be looked for, whose flags
+     * are live. So they are kept until the block is known to be right, and only then given up. */
     b->ind = code_rx(o);
+    flags_save(o, S2, 0);
     check_identity(g, literal);
+    u8 *to_mapping = jmp_short(o);
     b->xpage = code_rx(o);
+    flags_save(o, S2, 0);
+    *to_mapping = (u8)(o->p - (to_mapping + 1));
     check_mapping(g);
+    mov_rr(o, RAX, S2);
     b->poll = code_rx(o);
     check_events(g);
     b->entry = code_rx(o);
