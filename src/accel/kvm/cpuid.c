@@ -13,6 +13,7 @@
 #define ENTRIES 256
 #define LEAF_KVM 0x40000000u
 #define LEAF_KVM_FEATURES 0x40000001u
+#define MSR_ARCH_CAPABILITIES 0x10a
 #define LEAF_TIMING 0x40000010u
 
 #define LEAF1_ECX_X2APIC BIT(21)
@@ -132,6 +133,23 @@ static void set_tsc_khz(struct vcpu *v)
         kvm_ioctl(v->fd, KVM_SET_TSC_KHZ, (void *)(long)v->accel->m->model->tsc_khz);
 }
 
+/*
+ * What the processor need not be protected from: only what both the model and this KVM, which knows the real
+ * one, say. A KVM without the register leaves the guest without it.
+ */
+static void set_arch_capabilities(struct vcpu *v)
+{
+    struct {
+        struct kvm_msrs head;
+        struct kvm_msr_entry entry;
+    } list = {.head = {.nmsrs = 1}, .entry = {.index = MSR_ARCH_CAPABILITIES}};
+
+    if (kvm_ioctl(v->accel->kvm_fd, KVM_GET_MSRS, &list) != 1)
+        return;
+    list.entry.data &= v->accel->m->model->arch_capabilities;
+    kvm_ioctl(v->fd, KVM_SET_MSRS, &list);
+}
+
 int kvm_set_cpuid(struct vcpu *v, struct err *err)
 {
     auto_free struct cpuid_list *list = calloc(1, sizeof(*list)), *supported = NULL;
@@ -151,5 +169,6 @@ int kvm_set_cpuid(struct vcpu *v, struct err *err)
     if (rc < 0)
         return err_sys(err, -rc, "kvm: cpu%u: CPUID of model %s", v->index, model->name);
     set_tsc_khz(v);
+    set_arch_capabilities(v);
     return 0;
 }
