@@ -354,7 +354,7 @@ static int serve(struct creation *c, struct err *err)
     do {
         int status, rc = sync_recv(c->sync, &msg, NULL);
 
-        if (rc < 0 && waitpid(c->pid, &status, 0) == c->pid) {
+        if (rc == -EPIPE && waitpid(c->pid, &status, 0) == c->pid) {
             c->pid = -1;
             return err_set(err, EIO, "the container's init ended before it was ready (%s %d)%s",
                            WIFSIGNALED(status) ? "signal" : "status",

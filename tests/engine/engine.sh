@@ -37,7 +37,7 @@ finish() {
     local status=$?
     declare -F clean >/dev/null && clean
     # Daemons write their pids down: steps run in subshells, which cannot tell us.
-    for pid in "${PIDS[@]}" $(cat "$WORK"/*/pid 2>/dev/null); do
+    for pid in "${PIDS[@]}" $(for f in "$WORK"/*/pid; do cat "$f" && echo; done 2>/dev/null); do
         kill "$pid" 2>/dev/null && timeout 20 tail --pid="$pid" -s 0.1 -f /dev/null
     done
     awk -v w="$WORK" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r | xargs -r -n1 umount -l
