@@ -363,6 +363,86 @@ static void check_code(void)
     report(!wrong, "code is changed under another processor");
 }
 
+/* --- a compiler on every processor: functions are written, run and rewritten by thousands, all through one address range
+ * whose pages each processor maps to its own, with flushes of all kinds between --- */
+#define JIT_ROUNDS 40u
+#define JIT_PAGES 16u
+#define JIT_VA (TEST_VA + (1ul << 36))
+#define JIT_STRIDE 64u
+
+static volatile u32 jit_wrong;
+
+/* add $imm, %eax; and back, or on to the next function: calls within a page, and jumps across pages. */
+static void write_function(u8 *at, u32 imm, s32 next)
+{
+    at[0] = 0x05;
+    *(volatile u32 *)(at + 1) = imm;
+    at[5] = next ? 0xe9 : 0xc3;
+    *(volatile s32 *)(at + 6) = next - 10;
+}
+
+static void flush_somehow(u32 n, word va)
+{
+    word cr;
+
+    if (n % 3 == 0)
+        invlpg((void *)va);
+    else if (n % 3 == 1)
+        asm volatile("mov %%cr3, %0; mov %0, %%cr3" : "=r"(cr) : : "memory");
+    else
+        asm volatile("mov %%cr4, %0; xor $0x80, %0; mov %0, %%cr4; xor $0x80, %0; mov %0, %%cr4"
+                     : "=&r"(cr)
+                     :
+                     : "memory", "cc");
+}
+
+static u8 *jit_page[CPUS_MAX][JIT_PAGES];
+static u64 *jit_pte[CPUS_MAX][JIT_PAGES];
+
+/* All of a chain of functions, one in each slot of each page, rewritten and run. */
+static u32 run_chain(u8 *base, u32 round)
+{
+    u32 sum = 0, got = 0, slots = PAGE / JIT_STRIDE;
+
+    for (u32 i = 0; i < JIT_PAGES * slots; i++) {
+        bool last = i + 1 == JIT_PAGES * slots;
+
+        write_function(base + i * JIT_STRIDE, i * 3 + round, last ? 0 : (s32)JIT_STRIDE);
+        sum += i * 3 + round;
+    }
+    asm volatile("call *%1" : "+a"(got) : "r"(base) : "memory", "cc");
+    return got - sum;
+}
+
+static void jit_job(unsigned cpu)
+{
+    u8 *base = (u8 *)(JIT_VA + cpu * JIT_PAGES * PAGE);
+
+    for (u32 round = 0; round < JIT_ROUNDS; round++) {
+        u32 a = round % JIT_PAGES, b = (round * 7 + 3) % JIT_PAGES;
+        u64 pte = *jit_pte[cpu][a];
+
+        if (run_chain(base, round * 5 + cpu))
+            __atomic_fetch_add(&jit_wrong, 1, __ATOMIC_SEQ_CST);
+        *jit_pte[cpu][a] = *jit_pte[cpu][b];
+        *jit_pte[cpu][b] = pte;
+        flush_somehow(round, (word)base + a * PAGE);
+        flush_somehow(round, (word)base + b * PAGE);
+    }
+}
+
+static void check_jit(void)
+{
+    for (unsigned i = 0; i < cpus; i++)
+        for (unsigned k = 0; k < JIT_PAGES; k++) {
+            jit_page[i][k] = page_alloc();
+            jit_pte[i][k] = map(JIT_VA + (i * JIT_PAGES + k) * PAGE, jit_page[i][k], PTE_P | PTE_W);
+        }
+    jit_wrong = 0;
+    everyone(jit_job);
+    report(!jit_wrong, "all write, run and rewrite functions on pages that change places");
+}
+
 void payload_main(void)
 {
     if (!(cpuid(1, 0).edx & BIT(9))) {
@@ -371,6 +451,7 @@ void payload_main(void)
     }
     start_processors();
     if (cpus < 2) {
+        check_jit();
         report_skip("processors", "there is only one");
         return;
     }
@@ -382,4 +463,5 @@ void payload_main(void)
     check_ipis();
     check_shootdown();
     check_code();
+    check_jit();
 }
