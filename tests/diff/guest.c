@@ -267,7 +267,8 @@ int diff_run_guest(const struct diff_case *c, struct diff_result *ret)
     fill_memory(c);
     set_state(c->mode, &c->regs);
     accel_bt.vcpu_set(g.vcpu, &g.state, &err);
-    signal(SIGALRM, too_late);
+    /* on a stack of its own: the guest's stack pointer is the thread's */
+    sigaction(SIGALRM, &(struct sigaction){.sa_handler = too_late, .sa_flags = SA_ONSTACK | SA_RESTART}, NULL);
     alarm(SECONDS);
     end = accel_bt.vcpu_run(g.vcpu, &err);
     alarm(0);
