@@ -37,7 +37,7 @@ setup_file() {
 }
 
 @test "reboot: the machine starts again" {
-    boot 0 1 "quiet trapeze.do=reboot"
+    boot 0 2 "quiet trapeze.do=reboot"
     [[ $output == *"first boot"*"second boot"* ]]
 }
 
