@@ -278,6 +278,7 @@ static bool memory_is_late(const struct creation *c)
 static int set_up_cgroups(struct creation *c, struct err *err)
 {
     struct cgroup *cg = &c->state.cgroup;
+    int rc;
 
     c->made_cgroups = true;
     if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
@@ -287,8 +288,9 @@ static int set_up_cgroups(struct creation *c, struct err *err)
         return err_wrap(err, "unable to apply cgroup configuration");
     if (rdt_apply(&c->state, c->spec.intel_rdt, c->pid, err) < 0)
         return -err->code;
-    sync_send(c->sync, SYNC_CGROUPS, 0, NULL, -1);
-    return 0;
+    rc = sync_send(c->sync, SYNC_CGROUPS, 0, NULL, -1);
+    /* An init that is gone already has said why, or is heard to be gone, in serve(). */
+    return rc < 0 && rc != -EPIPE ? err_sys(err, -rc, "talk to init") : 0;
 }
 
 static int run_hooks(struct creation *c, struct err *err)
@@ -340,9 +342,10 @@ static int answer(struct creation *c, const struct sync_msg *msg, struct err *er
     default:
         return err_set(err, EPROTO, "unexpected message %u from init", msg->kind);
     }
-    if (rc == 0)
-        sync_send(c->sync, SYNC_GO, 0, NULL, -1);
-    return rc;
+    if (rc < 0)
+        return rc;
+    rc = sync_send(c->sync, SYNC_GO, 0, NULL, -1);
+    return rc < 0 && rc != -EPIPE ? err_sys(err, -rc, "talk to init") : 0;
 }
 
 static int serve(struct creation *c, struct err *err)

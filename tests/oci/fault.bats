@@ -10,7 +10,7 @@ setup() {
     command -v strace >/dev/null || skip "strace is not installed"
     config '.linux.cgroupsPath = $p' --arg p "/$ID"
     args sleep 1000
-    STRIDE=23
+    STRIDE=41
     [ "${OCI_FAULTS:-}" != all ] || STRIDE=1
 }
 teardown() { oci_teardown; }
@@ -62,7 +62,7 @@ each_call() {
 }
 
 @test "every call of the runtime in create fails with ENOMEM" {
-    STRIDE=$((STRIDE == 1 ? 1 : 37))
+    STRIDE=$((STRIDE == 1 ? 1 : 67))
     each_call error=ENOMEM yes "$OCI" --root "$ROOT" create -b "$BUNDLE" "$ID"
 }
 
@@ -76,7 +76,7 @@ each_call() {
 }
 
 @test "the runtime or init is killed at every call of run" {
-    STRIDE=$((STRIDE == 1 ? 1 : 37))
+    STRIDE=$((STRIDE == 1 ? 1 : 67))
     args true
     each_call signal=KILL no -f "$OCI" --root "$ROOT" run -b "$BUNDLE" "$ID"
 }
