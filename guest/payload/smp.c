@@ -295,7 +295,7 @@ static void check_ipis(void)
 }
 
 /* --- a mapping changed under another processor --- */
-static volatile u32 wrong, turn;
+static volatile u32 wrong;
 
 static void reader_job(unsigned cpu)
 {
