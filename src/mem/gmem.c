@@ -13,8 +13,12 @@
  */
 #include "mem/gmem.h"
 
+#include "mem/dirty.h"
+#include "mem/lazy.h"
+
 #include <errno.h>
 #include <inttypes.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -36,7 +40,7 @@ int gmem_init(struct gmem *m, u64 size, struct err *err)
     auto_close int fd = -1;
     void *base;
 
-    *m = (struct gmem){.memfd = -1};
+    *m = (struct gmem){.memfd = -1, .dirty_lock = PTHREAD_MUTEX_INITIALIZER};
     if (!size || size % SIZE_STEP || size > SIZE_MAX_BYTES)
         return err_set(
             err, EINVAL,
@@ -73,6 +77,8 @@ void gmem_fini(struct gmem *m)
         munmap(m->base, m->mapped);
         close(m->memfd);
     }
+    free(m->dirty);
+    lazy_free(m);
     *m = (struct gmem){.memfd = -1};
 }
 
@@ -119,11 +125,27 @@ const struct gmem_slot *gmem_find(const struct gmem *m, u64 gpa)
     return NULL;
 }
 
+/* Are all pages of a range in a slot there, or can they be had? */
+static bool present(const struct gmem *m, const struct gmem_slot *s, u64 gpa, u64 len)
+{
+    u64 first, end;
+    int rc;
+
+    if (!m->absent || s->offset >= m->size || !len)
+        return true;
+    first = (s->offset + (gpa - s->gpa)) / PAGE_BYTES;
+    end = (s->offset + (gpa - s->gpa) + len + PAGE_BYTES - 1) / PAGE_BYTES;
+    do
+        rc = lazy_fetch(m, first, end - first);
+    while (rc == -EINTR);
+    return rc == 0;
+}
+
 const void *gmem_ptr_ro(const struct gmem *m, u64 gpa, u64 len)
 {
     const struct gmem_slot *s = gmem_find(m, gpa);
 
-    if (!s || !range_fits(gpa - s->gpa, len, s->len))
+    if (!s || !range_fits(gpa - s->gpa, len, s->len) || !present(m, s, gpa, len))
         return NULL;
     return s->hva + (gpa - s->gpa);
 }
@@ -132,7 +154,7 @@ void *gmem_ptr(struct gmem *m, u64 gpa, u64 len)
 {
     const struct gmem_slot *s = gmem_find(m, gpa);
 
-    if (!s || s->readonly || !range_fits(gpa - s->gpa, len, s->len))
+    if (!s || s->readonly || !range_fits(gpa - s->gpa, len, s->len) || !present(m, s, gpa, len))
         return NULL;
     return s->hva + (gpa - s->gpa);
 }
@@ -158,8 +180,27 @@ int gmem_write(struct gmem *m, u64 gpa, const void *buf, u64 len)
     return 0;
 }
 
+static void note_range(struct gmem *m, u64 gpa, u64 len)
+{
+    const struct gmem_slot *s = gmem_find(m, gpa);
+    u64 first, last;
+
+    if (!s || !range_fits(gpa - s->gpa, len, s->len))
+        return;
+    first = s->offset + (gpa - s->gpa);
+    last = first + len - 1;
+    for (u64 page = first / PAGE_BYTES; page <= last / PAGE_BYTES; page++)
+        dirty_note(m, page * PAGE_BYTES);
+}
+
 void gmem_wrote(struct gmem *m, u64 gpa, u64 len)
 {
-    if (m->wrote && len)
+    if (!len)
+        return;
+    /* The write comes before the question whether somebody logs: who starts a log sees one or the other. */
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+    if (dirty_on(m))
+        note_range(m, gpa, len);
+    if (m->wrote)
         m->wrote(m->wrote_opaque, gpa, len);
 }

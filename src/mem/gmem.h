@@ -13,6 +13,7 @@
 #define MEM_GMEM_H
 
 #include "base/err.h"
+#include <pthread.h>
 
 #define GMEM_LOW_MAX (3ull * GiB) /* RAM below this, PCI hole above it */
 #define GMEM_HIGH_BASE (4ull * GiB)
@@ -30,6 +31,27 @@ struct gmem_slot {
  * from it. */
 typedef void gmem_wrote_fn(void *opaque, u64 gpa, u64 len);
 
+/* What an accelerator does for the dirty log and for absent pages. Members may be NULL: nothing to do. */
+struct gmem_accel {
+    /*
+     * Sees to it that each vCPU's first write to any page from now on is noted (on), or need not be (off), and moves
+     * what was noted by dirty_flip(), at a moment at which no vCPU can write. On failure all is as before, or more is
+     * noted than must be. Called with the log's lock held.
+     */
+    int (*dirty_sync)(void *opaque, bool on, struct err *err);
+    /* Pages became absent: forget what was derived from them, and take notice when vCPUs touch them. vCPUs are stopped. */
+    int (*lazy_begin)(void *opaque, struct err *err);
+    /* All pages are present. */
+    void (*lazy_end)(void *opaque);
+    /* lazy_fetch() for page walks and the like, in whatever state a vCPU's thread is in there. Light; may not return. */
+    int (*need)(void *opaque, u64 page);
+    /* Puts 4096 bytes in place of an absent page, all at once for the guest. 0 or -errno. NULL: memcpy() does. */
+    int (*place)(void *opaque, u64 page, const void *bytes4096);
+};
+
+struct dirty_log;
+struct lazy;
+
 struct gmem {
     int memfd;
     u64 size;   /* RAM in bytes */
@@ -39,6 +61,16 @@ struct gmem {
     unsigned nslots;
     gmem_wrote_fn *wrote;
     void *wrote_opaque;
+    const struct gmem_accel *accel; /* set by the accelerator before vCPUs run */
+    void *accel_opaque;
+    /* dirty.h */
+    pthread_mutex_t dirty_lock; /* protects logs; the first of all locks */
+    struct dirty_log *logs;
+    u64 *dirty; /* pages noted and not yet moved to the logs; atomic; made by the first log, freed at the end */
+    bool dirty_on;
+    /* lazy.h */
+    const u64 *absent; /* NULL: all pages are present; atomic */
+    struct lazy *lazy;
 };
 
 /* size: bytes, a multiple of 2 MiB, up to 1 TiB. Memory is reserved, not touched. */
@@ -50,14 +82,16 @@ int gmem_add_rom(struct gmem *m, u64 gpa, const void *data, u64 len, struct err 
 
 /* The slot that holds gpa, or NULL. */
 const struct gmem_slot *gmem_find(const struct gmem *m, u64 gpa);
-/* Host pointer to [gpa, gpa+len), or NULL if any byte of it is not RAM (or ROM, for gmem_ptr_ro).
+/* Host pointer to [gpa, gpa+len), or NULL if any byte of it is not RAM (or ROM, for gmem_ptr_ro), or is
+ * lost (lazy.h). Pages that are absent come first, which may take its time.
  * Bytes behind it may change at any time under the reader: copy once, check, use. */
 void *gmem_ptr(struct gmem *m, u64 gpa, u64 len);
 const void *gmem_ptr_ro(const struct gmem *m, u64 gpa, u64 len);
 /* Copies; 0 or -EFAULT with nothing copied. gmem_write reports to `wrote`. */
 int gmem_read(const struct gmem *m, u64 gpa, void *buf, u64 len);
 int gmem_write(struct gmem *m, u64 gpa, const void *buf, u64 len);
-/* To be called by whoever wrote through gmem_ptr, after the write. */
+/* To be called by whoever wrote through gmem_ptr, after the write: for what is derived from those bytes, and for the
+ * dirty log. */
 void gmem_wrote(struct gmem *m, u64 gpa, u64 len);
 
 #endif
