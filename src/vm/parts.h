@@ -50,6 +50,7 @@ struct vm {
     struct block *disk[VM_DISKS];
     struct netport *net[VM_NETS];
     struct virtio *console;
+    struct control *control; /* NULL: nobody asked for one */
 
     const struct accel_ops *ops;
     struct accel_machine machine;

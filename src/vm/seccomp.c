@@ -68,6 +68,7 @@ static const struct condition some_fcntl[] = {
     {1, WHOLE, F_GETFL}, {1, WHOLE, F_SETFL}, {1, WHOLE, F_DUPFD_CLOEXEC},
     {1, WHOLE, F_GETFD}, {1, WHOLE, F_SETFD}, END,
 };
+static const struct condition peer_credentials[] = {{2, WHOLE, SO_PEERCRED}, END};
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
 static const struct condition new_thread[] = {
@@ -104,9 +105,11 @@ static const struct rule rules[] = {
     {SCMP_SYS(ioctl), LOOP, loop_ioctl}, {SCMP_SYS(fcntl), LOOP, some_fcntl},
     {SCMP_SYS(epoll_wait), LOOP, NULL}, {SCMP_SYS(epoll_pwait), LOOP, NULL}, {SCMP_SYS(epoll_pwait2), LOOP, NULL},
     {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP, NULL}, {SCMP_SYS(shutdown), LOOP, NULL},
+    /* the control socket */
+    {SCMP_SYS(sendmsg), LOOP, NULL}, {SCMP_SYS(recvmsg), LOOP, NULL}, {SCMP_SYS(getsockopt), LOOP, peer_credentials},
     /* the user-mode network: in the loop, or in the vCPU that sends */
-    {SCMP_SYS(sendto), LOOP | CPU | NET, NULL}, {SCMP_SYS(sendmsg), LOOP | CPU | NET, NULL},
-    {SCMP_SYS(recvfrom), LOOP | CPU | NET, NULL}, {SCMP_SYS(recvmsg), LOOP | CPU | NET, NULL},
+    {SCMP_SYS(sendto), LOOP | CPU | NET, NULL}, {SCMP_SYS(sendmsg), CPU | NET, NULL},
+    {SCMP_SYS(recvfrom), LOOP | CPU | NET, NULL}, {SCMP_SYS(recvmsg), CPU | NET, NULL},
     {SCMP_SYS(socket), LOOP | CPU | NET, inet}, {SCMP_SYS(bind), LOOP | CPU | NET, NULL},
     {SCMP_SYS(connect), LOOP | CPU | NET, NULL}, {SCMP_SYS(listen), LOOP | CPU | NET, NULL},
     {SCMP_SYS(accept), LOOP | CPU | NET, NULL}, {SCMP_SYS(getsockname), LOOP | CPU | NET, NULL},

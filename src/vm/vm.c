@@ -11,6 +11,7 @@
 #include "vm/vm.h"
 
 #include "device/virtio_console.h"
+#include "vm/control.h"
 #include "vm/parts.h"
 #include <errno.h>
 #include <stdio.h>
@@ -127,6 +128,7 @@ void vm_free(struct vm *vm)
     if (!vm)
         return;
     vm_cpus_end(vm);
+    control_free(vm->control);
     vm_free_devices(vm);
     vm_cpus_free(vm);
     if (vm->accel)
@@ -144,6 +146,11 @@ void vm_free(struct vm *vm)
     pthread_cond_destroy(&vm->stopped);
     pthread_mutex_destroy(&vm->lock);
     free(vm);
+}
+
+int vm_control(struct vm *vm, int listener, struct err *err)
+{
+    return control_new(vm, listener, &vm->control, err);
 }
 
 /* Kernel and tables into memory, processors to where they begin. vCPUs are parked. */

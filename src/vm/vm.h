@@ -31,6 +31,8 @@ struct vm_report {
 /* config outlives the machine. Before other threads exist. */
 int vm_new(const struct vm_config *config, struct vm **ret_vm, struct err *err);
 void vm_free(struct vm *vm); /* NULL and half-built are fine */
+/* Serves callers on a listening Unix socket from now on (vm/control.h); takes it over, on failure too. Before vm_run(). */
+int vm_control(struct vm *vm, int listener, struct err *err);
 /* Runs it to its end; once. -errno only when it could not start or the host failed: ret_report is filled anyway. */
 int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err);
 

@@ -1,0 +1,57 @@
+/*
+ * Verbs of the control socket about the machine's life: what it does now, pause, resume, power button, end. Main loop.
+ */
+#include "vm/control.h"
+
+#include "vm/parts.h"
+#include <errno.h>
+#include <unistd.h>
+
+void control_do_status(struct control_call *call)
+{
+    const struct vm *vm = call->vm;
+    const char *state = vm->ended ? "ended" : vm->paused ? "paused" : "running";
+
+    control_reply(call,
+                  json_pack("{s:s,s:s,s:i,s:s,s:i,s:I}", "state", state, "name", vm->config->name,
+                            "pid", (int)getpid(), "accel", vm->report.accel, "cpus", (int)vm->ncpus,
+                            "memory", (json_int_t)vm->config->memory_bytes));
+}
+
+/* Answers for vm_pause() and vm_resume(). */
+static void finish(struct control_call *call, int rc, const char *already)
+{
+    struct err err = ERR_INIT;
+
+    if (!rc) {
+        control_reply(call, NULL);
+        return;
+    }
+    err_set(&err, -rc, "%s", rc == -EALREADY ? already : "the machine cannot do that now");
+    control_fail(call, &err);
+}
+
+void control_do_pause(struct control_call *call)
+{
+    finish(call, vm_pause(call->vm), "the machine is paused already");
+}
+
+void control_do_resume(struct control_call *call)
+{
+    finish(call, vm_resume(call->vm), "the machine is running already");
+}
+
+void control_do_powerdown(struct control_call *call)
+{
+    vm_power_button(call->vm);
+    control_reply(call, NULL);
+}
+
+/* The answer is sent before the loop ends. */
+void control_do_quit(struct control_call *call)
+{
+    struct vm *vm = call->vm;
+
+    control_reply(call, NULL);
+    vm_stop(vm, VM_END_STOPPED, 0);
+}
