@@ -1,0 +1,55 @@
+/* Any bytes as one direction of a migration: the first byte says which side reads them. */
+#include "fuzz.h"
+
+#include "vm/migrate_page.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#define PAGES 64
+
+struct reader {
+    struct migrate_memory memory;
+    struct migrate_decoder decoder;
+    atomic_ullong seen[PAGES / 64];
+    u8 *ram;
+};
+
+static void take(struct reader *r, const struct migrate_head *head, const u8 *body)
+{
+    struct migrate_hello hello;
+    const char *config;
+
+    if (head->type == MIGRATE_PAGES)
+        migrate_decoder_apply(&r->decoder, &r->memory, head->flags, body, head->len, NULL);
+    if (head->type == MIGRATE_HELLO && !migrate_hello_get(body, head->len, &hello, &config, NULL) &&
+        hello.config_bytes > head->len)
+        abort();
+}
+
+int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
+{
+    struct reader r = {.ram = calloc(PAGES, MIGRATE_PAGE_BYTES)};
+    enum migrate_side side = size && data[0] & 1 ? MIGRATE_TO_SOURCE : MIGRATE_TO_DESTINATION;
+    struct migrate_head head;
+    u32 sequence = 0;
+    size_t at = 1;
+
+    r.memory = (struct migrate_memory){.ram = r.ram, .pages = PAGES, .seen = r.seen};
+    if (r.ram && !migrate_decoder_init(&r.decoder, NULL)) {
+        while (range_fits(at, MIGRATE_HEAD_BYTES, size)) {
+            u8 bytes[MIGRATE_HEAD_BYTES];
+
+            memcpy(bytes, data + at, sizeof(bytes));
+            migrate_put(bytes + 8, sequence, 4); /* a fuzzer should not have to learn counting */
+            if (migrate_head_get(bytes, side, sequence++, &head, NULL) ||
+                !range_fits(at + sizeof(bytes), head.len, size))
+                break;
+            take(&r, &head, data + at + sizeof(bytes));
+            at += sizeof(bytes) + head.len;
+        }
+    }
+    migrate_decoder_fini(&r.decoder);
+    free(r.ram);
+    return 0;
+}
