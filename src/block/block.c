@@ -1,5 +1,5 @@
 /*
- * Disks: raw images opened, requests checked, what needs no waiting done at once.
+ * Disks: images opened, requests checked, what needs no waiting done at once.
  *
  * Invariants:
  * 1. A request lies within the size that the image had when it was opened. If the file has shrunk
@@ -13,12 +13,9 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/resource.h>
-#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -40,42 +37,17 @@ static s64 now_ns(void)
 
 /* --- opening --- */
 
-static int image_lock(int fd, const char *path, bool readonly, struct err *err)
-{
-    struct flock fl = {.l_type = readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
-
-    if (fcntl(fd, F_OFD_SETLK, &fl) == 0)
-        return 0;
-    if (errno == EAGAIN || errno == EACCES)
-        return err_set(err, EBUSY, "%s: another machine uses this image%s", path,
-                       readonly ? " for writing" : "; open it with ro if all its users only read");
-    return err_sys(err, errno, "%s: cannot lock it", path);
-}
-
-static int image_size(int fd, const char *path, u64 *ret_size, struct err *err)
-{
-    struct stat st;
-
-    if (fstat(fd, &st))
-        return err_sys(err, errno, "%s", path);
-    if (S_ISREG(st.st_mode))
-        *ret_size = (u64)st.st_size;
-    else if (!S_ISBLK(st.st_mode))
-        return err_set(err, EINVAL, "%s: neither a regular file nor a block device", path);
-    else if (ioctl(fd, BLKGETSIZE64, ret_size))
-        return err_sys(err, errno, "%s: size", path);
-    if (*ret_size < 512)
-        return err_set(err, EINVAL, "%s: smaller than one sector (512 bytes)", path);
-    return 0;
-}
-
-static struct block *disk_alloc(const char *path)
+struct block *block_new(const char *path, const struct block_options *o, struct block_engine *e)
 {
     struct block *b = calloc(1, sizeof(*b));
 
     if (!b)
         return NULL;
     b->fd = -1;
+    b->readonly = o->readonly;
+    b->can_discard = !o->readonly;
+    b->trust = o->trust;
+    b->engine = e;
     pthread_mutex_init(&b->lock, NULL);
     pthread_cond_init(&b->idle, NULL);
     b->path = strdup(path);
@@ -87,51 +59,46 @@ static struct block *disk_alloc(const char *path)
 
 /* A raw disk that looks like a qcow2 image may be one that somebody forgot to name so. Its guest could also have made
  * it look so, and is then refused what it wanted. */
-static int refuse_qcow2(int fd, const char *path, struct err *err)
+static int refuse_qcow2(struct block_file *f, struct err *err)
 {
     u8 start[4] = {0};
 
-    if (pread(fd, start, sizeof(start), 0) != sizeof(start) ||
-        memcmp(start, "QFI\xfb", sizeof(start)) != 0)
+    if (block_file_read(f, start, sizeof(start), 0) || memcmp(start, "QFI\xfb", sizeof(start)) != 0)
         return 0;
     return err_set(err, EINVAL,
                    "%s: starts like a qcow2 image; say format=qcow2, or format=raw if it is none",
-                   path);
+                   f->name);
 }
 
-static int raw_open(struct block *b, const struct block_options *o, struct err *err)
+int block_adopt(struct block *b, struct err *err)
 {
-    int rc = 0;
+    struct block_image *i = b->image;
 
-    b->fd = open(b->path, (o->readonly ? O_RDONLY : O_RDWR) | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
-    if (b->fd < 0)
-        return err_sys(err, errno, "%s", b->path);
-    rc = image_size(b->fd, b->path, &b->size, err);
-    if (!rc)
-        rc = image_lock(b->fd, b->path, o->readonly, err);
-    return rc || o->format ? rc : refuse_qcow2(b->fd, b->path, err);
+    b->direct = !strcmp(i->fmt->ops->name, "raw");
+    b->fd = b->direct ? i->file->fd : -1;
+    /* Of a raw file that ends within a sector, that sector is not the guest's: writing it would make the file longer. */
+    b->size = ALIGN_DOWN(b->direct ? (u64)i->file->size : block_image_size(i), 512);
+    return b->size ? 0 : err_set(err, EINVAL, "%s: smaller than one sector (512 bytes)", b->path);
 }
 
 int block_open(const char *path, const struct block_options *o, struct block_engine *e,
                struct block **ret_disk, struct err *err)
 {
-    struct block *b = disk_alloc(path);
-    int rc = 0;
+    struct block_image_options io = {
+        .format = o->format ? o->format : "raw", .readonly = o->readonly, .trust = o->trust};
+    struct block *b = block_new(path, o, e);
+    int rc = b ? 0 : err_set(err, ENOMEM, "%s: no memory", path);
 
-    if (!b)
-        return err_set(err, ENOMEM, "%s: no memory", path);
-    b->readonly = o->readonly;
-    b->can_discard = !o->readonly;
-    b->engine = e;
-    if (o->format && strcmp(o->format, "raw") != 0)
-        rc = formatted_open(b, o, err);
-    else
-        rc = raw_open(b, o, err);
+    if (!rc)
+        rc = block_image_open(path, &io, &b->image, err);
+    if (!rc)
+        rc = block_adopt(b, err);
+    if (!rc && !o->format)
+        rc = refuse_qcow2(b->image->file, err);
     if (rc) {
         block_close(b);
         return rc;
     }
-    b->size = ALIGN_DOWN(b->size, 512);
     *ret_disk = b;
     return 0;
 }
@@ -140,9 +107,8 @@ void block_close(struct block *b)
 {
     if (!b)
         return;
-    if (b->fd >= 0)
-        close(b->fd); /* lets go of the lock as well */
-    block_image_close(b->image);
+    block_drain(b);
+    block_image_close(b->image); /* lets go of the locks as well */
     pthread_mutex_destroy(&b->lock);
     pthread_cond_destroy(&b->idle);
     free(b->path);
@@ -258,7 +224,7 @@ static int flush(struct block *b)
 
 int block_execute(struct block_req *r)
 {
-    if (r->disk->image && !r->mapped)
+    if (!r->disk->direct && !r->mapped)
         return formatted_execute(r);
     switch (r->op) {
     case BLOCK_READ:
@@ -277,6 +243,8 @@ int block_execute(struct block_req *r)
 
 static int check(const struct block *b, const struct block_req *r)
 {
+    if (b->given_up)
+        return -EBUSY;
     if (r->op == BLOCK_FLUSH)
         return 0;
     if (!range_fits(r->offset, r->len, b->size))
@@ -335,7 +303,7 @@ static int try_write(struct block *b, struct block_req *r)
 /* Where the bytes are. False: a format has work to do first. */
 static bool find_place(struct block *b, struct block_req *r)
 {
-    if (b->image)
+    if (!b->direct)
         return formatted_enter(b, r);
     r->mapped = false;
     r->fd = b->fd;

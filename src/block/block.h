@@ -13,6 +13,7 @@
 #define BLOCK_BLOCK_H
 
 #include "base/err.h"
+#include "block/lock.h"
 #include <stdatomic.h>
 #include <sys/uio.h>
 
@@ -41,17 +42,58 @@ struct block_req {
 struct block_options {
     bool readonly;
     const char
-        *format; /* "raw" or "qcow2"; NULL: raw, and refused when it looks like something else */
-    bool trust;  /* the image may name files outside its folder */
+        *format;   /* "raw" or "qcow2"; NULL: raw, and refused when it looks like something else */
+    bool trust;    /* the image may name files outside its folder */
+    bool given_up; /* of block_open_layers(): another host writes to it; see block_set_lock() */
+};
+
+/* One image of a chain, opened by somebody else. */
+struct block_layer {
+    int fd;
+    const char *path;   /* for messages */
+    const char *format; /* "raw" or "qcow2" */
+    int data_fd;        /* of its external data file, -1: none */
 };
 
 /* Opens the image and locks it against a second user (shared when read-only), see fcntl(2),
  * F_OFD_SETLK. The engine outlives the disk. */
 int block_open(const char *path, const struct block_options *o, struct block_engine *e,
                struct block **ret_disk, struct err *err);
+/* The same from descriptors: layer[0] is the disk, each stands on the next. No name is looked at; that an image says it
+ * has a backing image must agree with the list. Takes the descriptors, also when it fails. All but the first may be
+ * read-only. Locks as block_open() does, unless given_up. */
+int block_open_layers(const struct block_layer *layer, unsigned n, const struct block_options *o,
+                      struct block_engine *e, struct block **ret_disk, struct err *err);
+
+/*
+ * Puts a new overlay on top: what the disk is now stays as it is, and later writes go to the overlay. overlay_fd: a qcow2
+ * image of the same size that holds nothing, and names the image now on top as its backing image (with its format, so
+ * that others find their way, too); it is opened by whoever made it, in the best case with the lock on it. Takes the
+ * descriptor, also when it fails; the disk is as before then. `path` is for messages and block_layer_path().
+ *
+ * No vCPU runs and nothing submits requests meanwhile; what is under way is waited for. Nothing is written and nothing
+ * synced: it takes microseconds. What was written before is on the medium after the next flush of the guest's or
+ * block_sync(), and only then may others use the image below (it is locked against that).
+ */
+int block_push(struct block *b, int overlay_fd, const char *path, struct err *err);
+/* All that was written so far is on the medium, in every layer. Any thread, also while the guest runs. */
+int block_sync(struct block *b, struct err *err);
+/* The images from the top down. */
+unsigned block_layers(const struct block *b);
+const char *block_layer_path(const struct block *b, unsigned layer);
+const char *block_layer_format(const struct block *b, unsigned layer);
+
+/*
+ * Storage that two hosts share: at any time one of them has the disk. EXCLUSIVE (SHARED when read-only) takes it: locks
+ * it, and reads anew what the other one wrote. UNLOCKED gives it up: all is on the medium, nothing is kept in memory, and
+ * requests are refused until it is taken again. No requests meanwhile. When taking fails, it stays given up; when giving
+ * up fails (the host cannot write), it stays ours.
+ */
+int block_set_lock(struct block *b, enum block_lock lock, struct err *err);
+
 /* Waits until every submitted request is done and its callback has returned. */
 void block_drain(struct block *b);
-/* All requests must be done. NULL is fine. */
+/* Waits for requests as block_drain() does. NULL is fine. */
 void block_close(struct block *b);
 u64 block_size(const struct block *b); /* bytes, fixed while it is open */
 bool block_readonly(const struct block *b);

@@ -21,9 +21,11 @@ struct block_engine {
 };
 
 struct block {
-    struct block_image *image; /* NULL: raw, then fd is the disk */
-    int fd;
-    bool readonly, can_discard;
+    struct block_image *image;
+    bool direct; /* raw and alone: requests go to fd as they are */
+    int fd;      /* the image's, when direct */
+    bool readonly, can_discard, trust;
+    bool given_up; /* another host has it, or will: no requests until block_set_lock() */
     u64 size;
     char *path; /* for messages */
     struct block_engine *engine;
@@ -58,9 +60,13 @@ int block_fallocate_mode(const struct block_req *r);
 /* Notes that n bytes have moved and drops them from the segments. */
 void block_advance(struct block_req *r, size_t n);
 
-/* --- formatted.c: disks with a format other than raw --- */
+/* Nothing opened yet; NULL: no memory. */
+struct block *block_new(const char *path, const struct block_options *o, struct block_engine *e);
+/* Ends opening: what b->image says of the disk. */
+int block_adopt(struct block *b, struct err *err);
 
-int formatted_open(struct block *b, const struct block_options *o, struct err *err);
+/* --- formatted.c: disks with a format other than raw, or with layers --- */
+
 /* Finds the place of a read or write that needs nothing of the format. True: r->fd and r->host are set, and
  * formatted_leave() must follow when it is done. Does not wait. */
 bool formatted_enter(struct block *b, struct block_req *r);

@@ -126,17 +126,28 @@ static const struct block_file_ops host_ops = {
 
 /* --- opening --- */
 
-int block_file_lock(struct block_file *f, struct err *err)
+int block_file_set_lock(struct block_file *f, enum block_lock lock, struct err *err)
 {
-    struct flock fl = {.l_type = f->readonly ? F_RDLCK : F_WRLCK, .l_whence = SEEK_SET};
+    static const short types[] = {
+        [BLOCK_UNLOCKED] = F_UNLCK, [BLOCK_SHARED] = F_RDLCK, [BLOCK_EXCLUSIVE] = F_WRLCK};
+    struct flock fl = {.l_type = types[lock], .l_whence = SEEK_SET};
 
-    if (fcntl(f->fd, F_OFD_SETLK, &fl) == 0)
+    if (f->fd < 0 || fcntl(f->fd, F_OFD_SETLK, &fl) == 0) {
+        f->lock = lock;
         return 0;
+    }
     if (errno == EAGAIN || errno == EACCES)
         return err_set(err, EBUSY, "%s: in use%s", f->name,
-                       f->readonly ? " by a program that writes to it"
-                                   : "; a machine or another program has it open");
+                       lock == BLOCK_SHARED
+                           ? " by a program that writes to it"
+                           : "; a machine or another program has it open (if all of them only "
+                             "read, open it read-only)");
     return err_sys(err, errno, "%s: cannot lock it", f->name);
+}
+
+int block_file_lock(struct block_file *f, struct err *err)
+{
+    return block_file_set_lock(f, f->readonly ? BLOCK_SHARED : BLOCK_EXCLUSIVE, err);
 }
 
 static int host_size(struct block_file *f, struct err *err)
@@ -153,8 +164,58 @@ static int host_size(struct block_file *f, struct err *err)
         return err_set(err, EINVAL, "%s: neither a regular file nor a block device", f->name);
     else if (ioctl(f->fd, BLKGETSIZE64, &size))
         return err_sys(err, errno, "%s: size", f->name);
+    if (!f->readonly && !f->device && !(st.st_mode & 0222))
+        return err_set(
+            err, EROFS,
+            "%s: is write-protected (nobody has write permission), as the base of snapshots "
+            "and overlays is; put an overlay on it (trapeze disk create --backing), or "
+            "chmod u+w it if nothing stands on it",
+            f->name);
     f->size = size;
     return 0;
+}
+
+int block_file_protect(const char *path, bool on, struct err *err)
+{
+    struct stat st;
+
+    if (stat(path, &st))
+        return err_sys(err, errno, "%s", path);
+    if (S_ISREG(st.st_mode) &&
+        chmod(path, on ? st.st_mode & 07555 : (st.st_mode & 07777) | S_IWUSR))
+        return err_sys(err, errno, "%s: cannot change its permissions", path);
+    return 0;
+}
+
+int block_file_refresh(struct block_file *f, struct err *err)
+{
+    return f->fd < 0 ? 0 : host_size(f, err);
+}
+
+int block_file_from_fd(int fd, const char *name, bool readonly, struct block_file **ret_file,
+                       struct err *err)
+{
+    struct block_file *f = calloc(1, sizeof(*f));
+    int flags = fcntl(fd, F_GETFL), rc = 0;
+
+    if (!f || block_file_init(f, &host_ops, name)) {
+        free(f);
+        close(fd);
+        return err_set(err, ENOMEM, "%s: no memory", name);
+    }
+    f->fd = fd;
+    f->readonly = readonly;
+    if (flags < 0)
+        rc = err_sys(err, errno, "%s: descriptor %d", name, fd);
+    else if (!readonly && (flags & O_ACCMODE) != O_RDWR)
+        rc = err_set(err, EBADF, "%s: was opened for reading only", name);
+    if (!rc)
+        rc = host_size(f, err);
+    if (rc)
+        host_close(f);
+    else
+        *ret_file = f;
+    return rc;
 }
 
 static int open_beneath(int dir_fd, const char *path, int flags)
@@ -201,6 +262,7 @@ int block_file_open(const char *path, const struct block_file_options *o,
 int block_file_init(struct block_file *f, const struct block_file_ops *ops, const char *name)
 {
     f->ops = ops;
+    f->syncing = (pthread_mutex_t)PTHREAD_MUTEX_INITIALIZER;
     f->name = strdup(name);
     return f->name ? 0 : -ENOMEM;
 }
@@ -263,14 +325,15 @@ int block_file_zero(struct block_file *f, u64 offset, u64 len, bool hole)
 
 int block_file_sync(struct block_file *f)
 {
+    int rc = 0;
+
+    pthread_mutex_lock(&f->syncing);
+    if (!f->unsafe && !f->sync_failed && atomic_exchange(&f->unsynced, false))
+        f->sync_failed = f->ops->sync(f) != 0;
     if (f->sync_failed)
-        return -EIO;
-    if (f->unsafe || !atomic_exchange(&f->unsynced, false))
-        return 0;
-    if (f->ops->sync(f) == 0)
-        return 0;
-    f->sync_failed = true;
-    return -EIO;
+        rc = -EIO;
+    pthread_mutex_unlock(&f->syncing);
+    return rc;
 }
 
 int block_file_truncate(struct block_file *f, u64 size)

@@ -6,6 +6,8 @@
 #define BLOCK_FILE_H
 
 #include "base/err.h"
+#include "block/lock.h"
+#include <pthread.h>
 #include <stdatomic.h>
 
 struct block_file;
@@ -28,6 +30,8 @@ struct block_file {
     char *name;              /* for messages */
     int fd;                  /* of the host's file, else -1 */
     bool readonly, device;   /* device: its size cannot change */
+    enum block_lock lock;    /* what we hold of it */
+    pthread_mutex_t syncing; /* held during a sync: who finds nothing unsynced must not be early */
     bool unsafe;             /* sync does nothing: for images that are being made */
     _Atomic u64 size;        /* bytes; writes and truncate move it */
     atomic_bool unsynced;    /* written to since the last sync */
@@ -48,6 +52,19 @@ int block_file_open(const char *path, const struct block_file_options *o,
                     struct block_file **ret_file, struct err *err);
 /* The lock, for a file that was opened `shared`. */
 int block_file_lock(struct block_file *f, struct err *err);
+int block_file_set_lock(struct block_file *f, enum block_lock lock, struct err *err);
+/* A file that somebody else opened; `name` is for messages, and to find what it names. Takes the descriptor, also when
+ * it fails, with the lock that may be on it; not yet locked by us. */
+int block_file_from_fd(int fd, const char *name, bool readonly, struct block_file **ret_file,
+                       struct err *err);
+/* Its size may have changed while another host had it. */
+int block_file_refresh(struct block_file *f, struct err *err);
+/*
+ * What other images or snapshots stand on must not change any more. Such a file has no write permission, for nobody, and
+ * is then never opened for writing here, by root neither: a rule that every file system keeps, that survives a copy to
+ * another host, and that `ls` shows. Off: its owner may write again.
+ */
+int block_file_protect(const char *path, bool on, struct err *err);
 /* For implementers: sets what they share. Takes a copy of the name. */
 int block_file_init(struct block_file *f, const struct block_file_ops *ops, const char *name);
 void block_file_close(struct block_file *f); /* NULL is fine; does not sync */

@@ -60,6 +60,8 @@ struct block_format_ops {
      * -EOPNOTSUPP: write zeros instead. */
     int (*zero)(struct block_format *f, u64 offset, u64 len, bool unmap, struct err *err);
     int (*flush)(struct block_format *f, struct err *err); /* everything is on the medium */
+    /* Like flush, and nothing will be written any more: as a close leaves it. It stays open, read-only. */
+    int (*freeze)(struct block_format *f, struct err *err);
     /* Bytes that appear read as zeros unless a backing image has them. */
     int (*resize)(struct block_format *f, u64 size, struct err *err);
 };

@@ -1,5 +1,5 @@
 /*
- * Disks with a format: which requests go straight to the file, and the rest.
+ * Disks with a format or with layers: which requests go straight to the file, and the rest.
  *
  * A read or write whose bytes lie side by side in a file, and of which the format knows so without asking the disk, is
  * moved like one of a raw disk. Everything else waits for the format, in the engine's threads for that.
@@ -18,19 +18,6 @@
 #include <string.h>
 
 #define GATHER_BYTES (1 * MiB)
-
-int formatted_open(struct block *b, const struct block_options *o, struct err *err)
-{
-    struct block_image_options io = {
-        .format = o->format, .readonly = o->readonly, .trust = o->trust};
-    int rc = block_image_open(b->path, &io, &b->image, err);
-
-    if (rc)
-        return rc;
-    b->size = block_image_size(b->image);
-    return b->size < 512 ? err_set(err, EINVAL, "%s: smaller than one sector (512 bytes)", b->path)
-                         : 0;
-}
 
 /* --- who relies on the mapping, and who changes it --- */
 
@@ -165,16 +152,12 @@ static int write_segments(struct block *b, struct block_req *r)
 
 static int change(struct block *b, struct block_req *r)
 {
-    u64 begun;
-
     switch (r->op) {
     case BLOCK_READ:
+    case BLOCK_FLUSH:
         break;
     case BLOCK_WRITE:
         return write_segments(b, r);
-    case BLOCK_FLUSH:
-        begun = block_flush_begin(b);
-        return block_flush_end(b, begun, block_image_flush(b->image, NULL));
     case BLOCK_DISCARD:
         return block_image_discard(b->image, r->offset, r->len, NULL);
     case BLOCK_ZERO:
@@ -194,6 +177,9 @@ int formatted_execute(struct block_req *r)
         let_go(b);
         return rc;
     }
+    /* It changes nothing that anybody could see. */
+    if (r->op == BLOCK_FLUSH)
+        return block_sync(b, NULL) ? -EIO : 0;
     start_change(b);
     rc = change(b, r);
     end_change(b);

@@ -104,6 +104,19 @@ static int open_data_file(struct block_image *i, const struct block_image_option
     return rc;
 }
 
+/* May `file` be the image at that depth below `top`? */
+static int check_chain(const struct block_image *top, const struct block_file *file, unsigned depth,
+                       struct err *err)
+{
+    for (const struct block_image *above = top; above; above = above->backing)
+        if (same_file(above->file, file))
+            return err_set(err, ELOOP, "%s: is its own backing file, over %u images", file->name,
+                           depth - above->depth);
+    if (depth >= CHAIN_MAX)
+        return err_set(err, ELOOP, "%s: more than %d backing files", top->path, CHAIN_MAX);
+    return 0;
+}
+
 /* The image below `i`, alone. */
 static int open_below(struct block_image *top, struct block_image *i,
                       const struct block_image_options *o, struct err *err)
@@ -115,12 +128,7 @@ static int open_below(struct block_image *top, struct block_image *i,
 
     if (rc)
         return rc;
-    for (struct block_image *above = top; !rc && above; above = above->backing)
-        if (same_file(above->file, file))
-            rc = err_set(err, ELOOP, "%s: is its own backing file, over %u images", file->name,
-                         i->depth + 1 - above->depth);
-    if (!rc && i->depth + 1 >= CHAIN_MAX)
-        rc = err_set(err, ELOOP, "%s: more than %d backing files", top->path, CHAIN_MAX);
+    rc = check_chain(top, file, i->depth + 1, err);
     if (!rc && !o->shared)
         rc = block_file_lock(file, err);
     if (rc) {
@@ -196,6 +204,47 @@ int block_image_open_named(const struct block_image *from, const char *name,
         return rc;
     }
     return open_whole(file, o, ret_image, err);
+}
+
+int block_image_stack(struct block_image *top, struct block_image *below, struct err *err)
+{
+    int rc = 0;
+
+    if (!top->fmt->backing_name)
+        return err_set(err, EINVAL, "%s: names no backing image, so it cannot stand on %s",
+                       top->path, below->path);
+    for (struct block_image *i = below; !rc && i; i = i->backing)
+        rc = check_chain(top, i->file, i->depth + 1, err);
+    if (rc)
+        return rc;
+    for (struct block_image *i = below; i; i = i->backing)
+        i->depth++;
+    top->backing = below;
+    return 0;
+}
+
+int block_image_reopen(struct block_image *i, bool readonly, struct err *err)
+{
+    struct block_image_options o = {.format = i->fmt->ops->name, .readonly = readonly};
+    struct block_format *old = i->fmt;
+    int rc = block_file_refresh(i->file, err);
+
+    if (!rc && i->data_file)
+        rc = block_file_refresh(i->data_file, err);
+    if (!rc)
+        rc = open_format(i, &o, err);
+    if (rc)
+        return rc;
+    if (i->fmt->data_external && !i->data_file) {
+        i->fmt->ops->close(i->fmt);
+        i->fmt = old;
+        return err_set(err, EIO, "%s: has got an external data file meanwhile", i->path);
+    }
+    if (i->fmt->data_external)
+        i->fmt->data = i->data_file;
+    i->unpacked_host = UINT64_MAX;
+    old->ops->close(old);
+    return 0;
 }
 
 void block_image_close(struct block_image *i)

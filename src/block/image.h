@@ -15,8 +15,10 @@ struct block_image {
     struct block_format *fmt;
     struct block_image *backing; /* NULL: none */
     unsigned depth;              /* 0: the image that was opened */
-    pthread_mutex_t lock;        /* protects the two below */
-    u8 *unpacked;                /* the compressed cluster read last, NULL: none yet */
+    atomic_bool
+        unfinished; /* a backing image that was written to until it became one: see block_image_flush() */
+    pthread_mutex_t lock; /* protects the two below */
+    u8 *unpacked;         /* the compressed cluster read last, NULL: none yet */
     u64 unpacked_host;
 };
 
@@ -62,7 +64,13 @@ int block_image_write(struct block_image *i, const void *buf, size_t len, u64 of
 int block_image_zero(struct block_image *i, u64 offset, u64 len, bool unmap, struct err *err);
 /* Advice: whole clusters are given back. */
 int block_image_discard(struct block_image *i, u64 offset, u64 len, struct err *err);
+/* Everything that was written is on the medium: also what went to images below before they were below. */
 int block_image_flush(struct block_image *i, struct err *err);
+/* What `top`, an overlay that was opened alone, does not hold is in `below` from now on, which belongs to it then. Fails
+ * without a change. No names are followed. */
+int block_image_stack(struct block_image *top, struct block_image *below, struct err *err);
+/* Reads anew what the files say: another host may have written to them. Nobody else uses the image. */
+int block_image_reopen(struct block_image *i, bool readonly, struct err *err);
 int block_image_resize(struct block_image *i, u64 size, struct err *err);
 
 /* --- chain.c --- */

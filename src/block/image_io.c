@@ -246,7 +246,18 @@ int block_image_discard(struct block_image *i, u64 offset, u64 len, struct err *
 
 int block_image_flush(struct block_image *i, struct err *err)
 {
-    return i->fmt->ops->flush(i->fmt, err);
+    int rc = 0;
+
+    for (struct block_image *below = i->backing; !rc && below; below = below->backing) {
+        if (!below->unfinished)
+            continue;
+        rc = below->fmt->ops->freeze(below->fmt, err);
+        below->unfinished = rc != 0;
+        /* Others may use it as their backing image from now on. */
+        if (!rc && below->file->lock == BLOCK_EXCLUSIVE)
+            block_file_set_lock(below->file, BLOCK_SHARED, NULL);
+    }
+    return rc ? rc : i->fmt->ops->flush(i->fmt, err);
 }
 
 int block_image_resize(struct block_image *i, u64 size, struct err *err)

@@ -41,8 +41,35 @@ static int qcow2_flush(struct block_format *f, struct err *err)
     struct qcow2 *q = qcow2_of(f);
     int rc;
 
+    if (f->readonly)
+        return 0;
     pthread_mutex_lock(&q->lock);
-    rc = q->fmt.readonly ? 0 : qcow2_flush_locked(q, err);
+    rc = qcow2_commit(q, err);
+    pthread_mutex_unlock(&q->lock);
+    /* Without the lock: others go on while the disk works, at least when no metadata had changed. */
+    if (!rc && f->data_external)
+        rc = block_file_sync(f->data);
+    return rc ? rc : qcow2_sync(q, err);
+}
+
+static int qcow2_freeze(struct block_format *f, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(f);
+    /* Most of the work is done here, while others can still read. */
+    int rc = f->readonly ? 0 : qcow2_sync(q, err);
+
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&q->lock);
+    if (!f->readonly) {
+        rc = qcow2_flush_locked(q, err);
+        if (!rc && q->changed && !(q->h.incompat & QCOW2_CORRUPT))
+            rc = qcow2_settle(q, err);
+        if (!rc)
+            rc = qcow2_sync(q, err);
+        f->readonly = !rc;
+        q->changed = q->changed && rc;
+    }
     pthread_mutex_unlock(&q->lock);
     return rc;
 }
@@ -58,6 +85,7 @@ static const struct block_format_ops qcow2_ops = {
     .drop = qcow2_drop,
     .zero = qcow2_zero,
     .flush = qcow2_flush,
+    .freeze = qcow2_freeze,
     .resize = qcow2_resize,
 };
 

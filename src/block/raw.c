@@ -107,6 +107,14 @@ static int raw_flush(struct block_format *f, struct err *err)
     return rc ? err_sys(err, -rc, "%s: cannot sync", f->file->name) : 0;
 }
 
+static int raw_freeze(struct block_format *f, struct err *err)
+{
+    int rc = f->readonly ? 0 : raw_flush(f, err);
+
+    f->readonly = f->readonly || !rc;
+    return rc;
+}
+
 static int raw_resize(struct block_format *f, u64 size, struct err *err)
 {
     int rc = block_file_truncate(f->file, size);
@@ -128,6 +136,7 @@ static const struct block_format_ops raw_ops = {
     .drop = raw_drop,
     .zero = raw_zero,
     .flush = raw_flush,
+    .freeze = raw_freeze,
     .resize = raw_resize,
 };
 

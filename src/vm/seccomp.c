@@ -69,6 +69,8 @@ static const struct condition some_fcntl[] = {
     {1, WHOLE, F_GETFD}, {1, WHOLE, F_SETFD}, END,
 };
 static const struct condition peer_credentials[] = {{2, WHOLE, SO_PEERCRED}, END};
+/* Locks of disk images: an image that got an overlay is shared from then on. */
+static const struct condition lock_fcntl[] = {{1, WHOLE, F_OFD_SETLK}, END};
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
 static const struct condition new_thread[] = {
@@ -98,6 +100,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(pwritev), ALL, NULL}, {SCMP_SYS(preadv2), ALL, NULL}, {SCMP_SYS(pwritev2), ALL, NULL},
     {SCMP_SYS(fsync), ALL, NULL}, {SCMP_SYS(fdatasync), ALL, NULL}, {SCMP_SYS(fallocate), ALL, NULL},
     {SCMP_SYS(io_uring_enter), ALL, NULL}, {SCMP_SYS(getrusage), ALL, NULL}, {SCMP_SYS(ioctl), CPU | IO, kvm_ioctl},
+    {SCMP_SYS(fcntl), ALL, lock_fcntl},
     /* timers that fire as signals in a vCPU's thread */
     {SCMP_SYS(timer_settime), CPU, NULL}, {SCMP_SYS(timer_gettime), CPU, NULL}, {SCMP_SYS(timer_delete), ALL, NULL},
     {SCMP_SYS(timerfd_settime), ALL, NULL},
