@@ -49,6 +49,7 @@ struct block *block_new(const char *path, const struct block_options *o, struct 
     b->trust = o->trust;
     b->engine = e;
     pthread_mutex_init(&b->lock, NULL);
+    pthread_mutex_init(&b->dirty_lock, NULL);
     pthread_cond_init(&b->idle, NULL);
     b->path = strdup(path);
     if (b->path)
@@ -110,6 +111,7 @@ void block_close(struct block *b)
     block_drain(b);
     block_image_close(b->image); /* lets go of the locks as well */
     pthread_mutex_destroy(&b->lock);
+    pthread_mutex_destroy(&b->dirty_lock);
     pthread_cond_destroy(&b->idle);
     free(b->path);
     free(b);
@@ -241,7 +243,7 @@ int block_execute(struct block_req *r)
 
 /* --- requests --- */
 
-static int check(const struct block *b, const struct block_req *r)
+int block_request_check(const struct block *b, const struct block_req *r)
 {
     if (b->given_up)
         return -EBUSY;
@@ -250,6 +252,14 @@ static int check(const struct block *b, const struct block_req *r)
     if (!range_fits(r->offset, r->len, b->size))
         return -EINVAL;
     return r->op != BLOCK_READ && b->readonly ? -EROFS : 0;
+}
+
+void block_changed(const struct block_req *r)
+{
+    if (r->op == BLOCK_READ || r->op == BLOCK_FLUSH)
+        return;
+    atomic_fetch_add(&r->disk->written, 1);
+    block_dirty_note(r->disk, r->offset, r->len);
 }
 
 static int try_read(struct block *b, struct block_req *r)
@@ -296,7 +306,8 @@ static int try_write(struct block *b, struct block_req *r)
     }
     if (n != (ssize_t)r->len)
         return -EAGAIN;
-    atomic_fetch_add(&b->written, 1);
+    r->disk = b;
+    block_changed(r);
     return 0;
 }
 
@@ -319,7 +330,7 @@ static void leave_place(struct block *b, struct block_req *r)
 
 int block_try(struct block *b, struct block_req *r)
 {
-    int rc = check(b, r);
+    int rc = block_request_check(b, r);
 
     if (rc)
         return rc;
@@ -340,12 +351,6 @@ int block_try(struct block *b, struct block_req *r)
     return rc;
 }
 
-static void count_change(const struct block_req *r)
-{
-    if (r->op != BLOCK_READ && r->op != BLOCK_FLUSH)
-        atomic_fetch_add(&r->disk->written, 1); /* also when it failed half-way */
-}
-
 static void inflight_dec(struct block *b)
 {
     pthread_mutex_lock(&b->lock);
@@ -358,7 +363,7 @@ void block_finish(struct block_req *r, int result)
 {
     struct block *b = r->disk;
 
-    count_change(r);
+    block_changed(r);
     leave_place(b, r);
     r->done(r, result);
     inflight_dec(b);
@@ -367,7 +372,7 @@ void block_finish(struct block_req *r, int result)
 int block_submit(struct block *b, struct block_req *r)
 {
     struct block_engine *e = b->engine;
-    int rc = check(b, r);
+    int rc = block_request_check(b, r);
 
     if (rc)
         return rc;
@@ -380,7 +385,7 @@ int block_submit(struct block *b, struct block_req *r)
         e = e->slow;
     rc = e->ops->submit(e, r);
     if (rc != -EINPROGRESS) {
-        count_change(r);
+        block_changed(r);
         leave_place(b, r);
         inflight_dec(b);
     }

@@ -39,6 +39,10 @@ struct block {
     atomic_bool
         flush_failed; /* once failed, always failed: the kernel forgets which pages it lost */
 
+    pthread_mutex_t dirty_lock; /* protects the list of logs and their bits */
+    struct block_dirty_log *dirty;
+    atomic_uint dirty_logs; /* in that list */
+
     pthread_mutex_t lock; /* protects all below */
     pthread_cond_t idle;  /* inflight or mapped fell, or changing ended */
     unsigned inflight;
@@ -55,6 +59,10 @@ void block_finish(struct block_req *r, int result);
 /* Called before a flush starts and with what came of it. */
 u64 block_flush_begin(struct block *b);
 int block_flush_end(struct block *b, u64 begun, int result);
+/* 0: the disk takes it. */
+int block_request_check(const struct block *b, const struct block_req *r);
+/* After a request, done or failed, and before anybody is told: it may have changed the disk. */
+void block_changed(const struct block_req *r);
 /* fallocate(2) mode for BLOCK_DISCARD and BLOCK_ZERO. */
 int block_fallocate_mode(const struct block_req *r);
 /* Notes that n bytes have moved and drops them from the segments. */
@@ -73,5 +81,12 @@ bool formatted_enter(struct block *b, struct block_req *r);
 void formatted_leave(struct block *b, struct block_req *r);
 /* Does the whole request, waiting as long as it takes. */
 int formatted_execute(struct block_req *r);
+/* In between, the mapping does not change. */
+void formatted_lean(struct block *b);
+void formatted_let_go(struct block *b);
+
+/* --- mirror.c --- */
+
+void block_dirty_note(struct block *b, u64 offset, u64 len);
 
 #endif

@@ -21,7 +21,7 @@
 
 /* --- who relies on the mapping, and who changes it --- */
 
-static void lean_on_mapping(struct block *b)
+void formatted_lean(struct block *b)
 {
     pthread_mutex_lock(&b->lock);
     while (b->changing)
@@ -30,7 +30,7 @@ static void lean_on_mapping(struct block *b)
     pthread_mutex_unlock(&b->lock);
 }
 
-static void let_go(struct block *b)
+void formatted_let_go(struct block *b)
 {
     pthread_mutex_lock(&b->lock);
     if (--b->mapped == 0)
@@ -93,7 +93,7 @@ bool formatted_enter(struct block *b, struct block_req *r)
         return true;
     }
     r->mapped = false;
-    let_go(b);
+    formatted_let_go(b);
     return false;
 }
 
@@ -103,7 +103,7 @@ void formatted_leave(struct block *b, struct block_req *r)
     if (r->op == BLOCK_WRITE)
         b->image->file->unsynced = true;
     r->mapped = false;
-    let_go(b);
+    formatted_let_go(b);
 }
 
 /* --- everything else --- */
@@ -172,9 +172,9 @@ int formatted_execute(struct block_req *r)
     int rc;
 
     if (r->op == BLOCK_READ) {
-        lean_on_mapping(b);
+        formatted_lean(b);
         rc = read_segments(b, r);
-        let_go(b);
+        formatted_let_go(b);
         return rc;
     }
     /* It changes nothing that anybody could see. */

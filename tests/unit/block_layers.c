@@ -126,7 +126,7 @@ static void random_changes(struct rig *r, unsigned n)
 
     while (n--) {
         u64 at = next_random(&r->seed) % (DISK_BYTES / 512) * 512;
-        u64 len = MIN((next_random(&r->seed) % 64 + 1) * 512, DISK_BYTES - at);
+        u64 wish = (next_random(&r->seed) % 64 + 1) * 512, len = MIN(wish, DISK_BYTES - at);
         bool zero = next_random(&r->seed) % 5 == 0;
 
         for (u64 i = 0; i < len; i++)
