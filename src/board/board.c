@@ -222,7 +222,9 @@ int board_new(const struct board_config *config, struct board **ret_board, struc
     if (!b)
         return err_set(err, ENOMEM, "%s: no memory for the board", config->name);
     b->config = *config;
-    if (getrandom(b->generation, sizeof(b->generation), 0) != sizeof(b->generation))
+    if (config->generation)
+        memcpy(b->generation, config->generation, sizeof(b->generation));
+    else if (getrandom(b->generation, sizeof(b->generation), 0) != sizeof(b->generation))
         b->generation[0] = 1; /* the host gives no randomness; it must not be zero all the same */
     aspace_init(&b->mmio, 1ull << 52);
     aspace_init(&b->pio, 65536);

@@ -44,6 +44,7 @@ struct board_config {
     const char *name;              /* for messages */
     struct gmem *ram;              /* outlives the board */
     const struct cpu_model *model; /* outlives the board; tsc_khz and phys_bits are used */
+    const u8 *generation;          /* VM generation id, 16 bytes; NULL: any */
     unsigned cpus;                 /* 1..MEMMAP_CPUS */
     struct timerq *timers;         /* the main loop's: PIT, RTC, serial, ACPI, HPET */
     struct chardev *console;       /* COM1's other end, or NULL */

@@ -18,6 +18,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define SCRATCH_ALIGN 64 /* of the most aligned object: a processor's vector state */
+
 static struct state_entry *find(struct state_set *s, const char *name, u32 instance)
 {
     struct state_entry *e = s->first;
@@ -97,7 +99,7 @@ static int stage_entry(struct state_entry *e, const struct state_section *sectio
         return err_set(err, EBADMSG, "%" PRIu64 " bytes in version %u cannot be", section->len,
                        section->version);
     buf = malloc(MAX(section->len, 1));
-    e->scratch = malloc(MAX(t->size, 1));
+    e->scratch = aligned_alloc(SCRATCH_ALIGN, ALIGN_UP(MAX(t->size, 1), SCRATCH_ALIGN));
     if (!buf || !e->scratch)
         return err_sys(err, ENOMEM, "loading");
     rc = state_read_bytes(from, section, buf, err);

@@ -45,7 +45,8 @@ static int build_board(struct vm *vm, struct err *err)
     struct board_config board = {
         .name = c->name,
         .ram = &vm->ram,
-        .model = &vm->model,
+        .model = &vm->id.model,
+        .generation = vm->id.generation,
         .cpus = c->cpus,
         .timers = loop_timers(vm->loop),
         .console = stream_chardev(vm->serial),
@@ -124,20 +125,6 @@ static int open_user(struct vm *vm, const struct vm_net_config *n, struct netpor
     return net_user_open(vm->loop, &options, ret_port, err);
 }
 
-/* Locally administered, and the same for the same name: leases and interface names stay. FNV-1a over the name. */
-static void make_mac(const struct vm *vm, unsigned index, u8 *mac)
-{
-    u64 hash = 0xcbf29ce484222325ull;
-
-    for (const char *p = vm->config->name; *p; p++)
-        hash = (hash ^ (u8)*p) * 0x100000001b3ull;
-    hash = (hash ^ index) * 0x100000001b3ull;
-    mac[0] = 0x52;
-    mac[1] = 0x54;
-    for (unsigned i = 2; i < 6; i++)
-        mac[i] = (u8)(hash >> (8 * i));
-}
-
 static int add_net(struct vm *vm, const struct virtio_env *env, unsigned index, struct err *err)
 {
     static const struct vm_net_config by_default = {.kind = VM_NET_USER};
@@ -158,7 +145,7 @@ static int add_net(struct vm *vm, const struct virtio_env *env, unsigned index, 
     if (rc)
         return err_wrap(err, "--net");
     device.port = vm->net[index];
-    make_mac(vm, index, device.mac);
+    memcpy(device.mac, &vm->id.mac[index * VM_MAC_BYTES], VM_MAC_BYTES);
     return virtio_new(env, &virtio_net_type, PCI_SLOT_ANY, &device, NULL, err);
 }
 

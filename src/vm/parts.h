@@ -7,6 +7,8 @@
 #include "board/board.h"
 #include "loop/loop.h"
 #include "net/netport.h"
+#include "state/set.h"
+#include "vm/identity.h"
 #include "vm/sandbox.h"
 #include "vm/stream.h"
 #include "vm/terminal.h"
@@ -15,6 +17,10 @@
 #include <stdatomic.h>
 
 enum vm_want { VM_WANT_STOP, VM_WANT_RUN, VM_WANT_QUIT };
+
+struct vm_cpu;
+/* Work for a parked vCPU's thread; its result is c->err. */
+typedef void vm_cpu_fn(struct vm_cpu *c, struct err *err);
 
 struct vm_cpu {
     struct vm *vm;
@@ -25,8 +31,15 @@ struct vm_cpu {
     /* Written while the thread is parked: the state to take before running on. */
     struct x86_cpu *state;
     bool load;
+    vm_cpu_fn *call; /* asked of the parked thread; NULL: nothing, or done */
+    struct state_entry saved; /* of `state` in the machine's set */
     /* Of a VCPU_FAILED or a failed start; read after the thread is parked. */
     struct err err;
+};
+
+struct vm_clock_state {
+    s64 wall_ns;  /* CLOCK_REALTIME when it was saved */
+    u64 host_tsc; /* the host's, at that moment */
 };
 
 struct vm {
@@ -42,7 +55,13 @@ struct vm {
 
     struct gmem ram;
     bool has_ram;
-    struct cpu_model model;
+    struct vm_identity id;
+    bool from_state; /* built to be loaded, not to boot */
+    bool in_loop;    /* vm_run() has locked the process in */
+    bool resume_due; /* resumed before that */
+    struct state_set states;
+    struct vm_clock_state clock;
+    struct state_entry clock_entry;
     struct board *board;
     struct stream *serial;
     int debug_fd; /* where the debug console writes */
@@ -82,10 +101,16 @@ void vm_cpus_free(struct vm *vm); /* after the devices: local APICs have timers 
 void vm_cpus_stop(struct vm *vm); /* returns when all are parked */
 void vm_cpus_go(struct vm *vm);
 void vm_cpus_interrupt(struct vm *vm); /* any thread: makes all leave vcpu_run */
+/* Runs fn in every vCPU's thread, all parked, and waits. The first error, as vm_cpus_failed(). */
+int vm_cpus_call(struct vm *vm, vm_cpu_fn *fn, struct err *err);
 int vm_cpus_failed(struct vm *vm,
                    struct err *err); /* the error of a vCPU that failed, all parked; 0: none */
 /* The state every vCPU starts from; all parked. */
 int vm_cpus_load(struct vm *vm, const struct x86_cpu *boot, struct err *err);
+
+/* Saved state (state.c). */
+int vm_state_init(struct vm *vm, struct err *err); /* registers everything; the machine is built */
+void vm_state_fini(struct vm *vm);                 /* before the devices go */
 
 /* What devices report (event.c). */
 void vm_machine_event(void *opaque, enum machine_event event, int value);

@@ -11,6 +11,7 @@
  *  2. Whoever sets want to stop or quit posts VCPU_EV_STOP afterwards. The event is sticky, so a thread that just
  *     saw `run` still leaves vcpu_run() at once.
  *  3. Guest code runs only after this thread and the main one are locked in (sandbox.h).
+ *  4. A vCPU's state is read and written in its own thread only: vm_cpus_call() sends work there while it is parked.
  */
 #include "vm/parts.h"
 
@@ -30,6 +31,18 @@ static int start_thread(struct vm_cpu *c)
     return rc ? rc : sandbox_enter(c->vm->sandbox, SANDBOX_CPU, &c->err);
 }
 
+/* Answers vm_cpus_call(); called and left with the lock. */
+static void take_call(struct vm_cpu *c)
+{
+    vm_cpu_fn *call = c->call;
+
+    pthread_mutex_unlock(&c->vm->lock);
+    call(c, &c->err);
+    pthread_mutex_lock(&c->vm->lock);
+    c->call = NULL;
+    pthread_cond_broadcast(&c->vm->stopped);
+}
+
 /* Waits until it may run; false: it is to end. */
 static bool park(struct vm_cpu *c)
 {
@@ -38,8 +51,12 @@ static bool park(struct vm_cpu *c)
     pthread_mutex_lock(&vm->lock);
     vm->parked++;
     pthread_cond_broadcast(&vm->stopped);
-    while (vm->want == VM_WANT_STOP)
-        pthread_cond_wait(&vm->go, &vm->lock);
+    while (vm->want == VM_WANT_STOP) {
+        if (c->call)
+            take_call(c);
+        else
+            pthread_cond_wait(&vm->go, &vm->lock);
+    }
     bool run = vm->want == VM_WANT_RUN;
     if (run)
         vm->parked--;
@@ -96,6 +113,7 @@ static int start_cpu(struct vm *vm, unsigned index, struct err *err)
     c->state = aligned_alloc(_Alignof(struct x86_cpu), sizeof(*c->state));
     if (!c->state)
         return err_set(err, ENOMEM, "processor %u: no memory", index);
+    x86_cpu_reset(c->state, index == 0);
     int rc = vm->ops->vcpu_new(vm->accel, index, &c->vcpu, err);
     if (rc)
         return err_wrap(err, "processor %u", index);
@@ -174,6 +192,26 @@ void vm_cpus_go(struct vm *vm)
     vm->want = VM_WANT_RUN;
     pthread_cond_broadcast(&vm->go);
     pthread_mutex_unlock(&vm->lock);
+}
+
+static bool calls_pending(const struct vm *vm)
+{
+    for (unsigned i = 0; i < vm->ncpus; i++)
+        if (vm->cpu[i].call)
+            return true;
+    return false;
+}
+
+int vm_cpus_call(struct vm *vm, vm_cpu_fn *fn, struct err *err)
+{
+    pthread_mutex_lock(&vm->lock);
+    for (unsigned i = 0; i < vm->ncpus; i++)
+        vm->cpu[i].call = fn;
+    pthread_cond_broadcast(&vm->go);
+    while (calls_pending(vm))
+        pthread_cond_wait(&vm->stopped, &vm->lock);
+    pthread_mutex_unlock(&vm->lock);
+    return vm_cpus_failed(vm, err);
 }
 
 int vm_cpus_failed(struct vm *vm, struct err *err)

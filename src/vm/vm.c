@@ -4,6 +4,7 @@
  *   vm_new --> built --vm_run--> running <--> paused
  *                                   |  \--reset--> running
  *                                   \--> ended --> vm_free
+ *   vm_new_from --> built, paused --vm_run--> paused, or running after vm_resume()
  *
  * Order of building: what may fail for a wrong name first, the accelerator last; freeing goes backwards.
  * Threads: all of it in the main one.
@@ -86,7 +87,7 @@ static int build(struct vm *vm, struct err *err)
     if ((rc = accel_choose(c->accel, &vm->ops, vm->report.why, sizeof(vm->report.why), err)))
         return err_wrap(err, "--accel");
     vm->report.accel = vm->ops->name;
-    if ((rc = cpu_model_init(&vm->model, c->cpu, c->cpus, err)))
+    if (!vm->from_state && (rc = vm_identity_new(&vm->id, c, err)))
         return err_wrap(err, "--cpu");
     if ((rc = sandbox_new(&needs, &vm->sandbox, err)) || (rc = loop_new(&vm->loop, err)) ||
         (rc = vm_signals_start(vm, err)))
@@ -94,18 +95,24 @@ static int build(struct vm *vm, struct err *err)
     if ((rc = gmem_init(&vm->ram, c->memory_bytes, err)))
         return err_wrap(err, "--memory");
     vm->has_ram = true;
-    if ((rc = vm_build_devices(vm, err)) || (rc = open_kernel(vm, err)))
+    if ((rc = vm_build_devices(vm, err)) || (!vm->from_state && (rc = open_kernel(vm, err))))
         return rc;
-    return start_accel(vm, err);
+    rc = start_accel(vm, err);
+    return rc ? rc : vm_state_init(vm, err);
 }
 
-int vm_new(const struct vm_config *config, struct vm **ret_vm, struct err *err)
+static int new_machine(const struct vm_config *config, const struct vm_identity *id,
+                       struct vm **ret_vm, struct err *err)
 {
     struct vm *vm = calloc(1, sizeof(*vm));
 
     if (!vm)
         return err_set(err, ENOMEM, "machine: no memory");
     vm->config = config;
+    if (id) {
+        vm->id = *id;
+        vm->from_state = vm->paused = true;
+    }
     vm->start_ns = vm_now_ns();
     vm->terminal = TERMINAL_INIT;
     vm->signals.fd = vm->debug_fd = -1;
@@ -119,8 +126,23 @@ int vm_new(const struct vm_config *config, struct vm **ret_vm, struct err *err)
         vm_free(vm);
         return rc;
     }
+    if (vm->paused)
+        pci_host_quiesce(board_pci(vm->board));
     *ret_vm = vm;
     return 0;
+}
+
+int vm_new(const struct vm_config *config, struct vm **ret_vm, struct err *err)
+{
+    return new_machine(config, NULL, ret_vm, err);
+}
+
+int vm_new_from(const struct vm_config *config, const struct vm_identity *id, struct vm **ret_vm,
+                struct err *err)
+{
+    int rc = vm_identity_fits(id, err);
+
+    return rc ? rc : new_machine(config, id, ret_vm, err);
 }
 
 void vm_free(struct vm *vm)
@@ -129,6 +151,7 @@ void vm_free(struct vm *vm)
         return;
     vm_cpus_end(vm);
     control_free(vm->control);
+    vm_state_fini(vm);
     vm_free_devices(vm);
     vm_cpus_free(vm);
     if (vm->accel)
@@ -169,12 +192,16 @@ int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err)
 {
     int rc = terminal_start(&vm->terminal, err);
 
-    if (!rc)
+    if (!rc && !vm->from_state)
         rc = boot(vm, err);
     if (!rc)
         rc = sandbox_enter(vm->sandbox, SANDBOX_LOOP, err);
     if (!rc) {
-        vm_cpus_go(vm);
+        vm->in_loop = true;
+        if (vm->resume_due)
+            pci_host_resume(board_pci(vm->board));
+        if (!vm->paused)
+            vm_cpus_go(vm);
         rc = loop_run(vm->loop);
         if (rc)
             err_sys(err, -rc, "main loop");
@@ -236,6 +263,9 @@ int vm_resume(struct vm *vm)
     if (!vm->paused)
         return -EALREADY;
     vm->paused = false;
+    vm->resume_due = !vm->in_loop;
+    if (vm->resume_due)
+        return 0;
     pci_host_resume(board_pci(vm->board));
     vm_cpus_go(vm);
     return 0;

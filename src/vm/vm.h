@@ -10,6 +10,7 @@
 #include "vm/config.h"
 
 struct vm;
+struct vm_identity;
 
 enum vm_end {
     VM_END_POWEROFF,   /* the guest powered off, or rebooted with no_reboot */
@@ -30,6 +31,10 @@ struct vm_report {
 
 /* config outlives the machine. Before other threads exist. */
 int vm_new(const struct vm_config *config, struct vm **ret_vm, struct err *err);
+/* A machine that was built elsewhere, to take over what was saved (vm/state.h): no kernel is opened or booted, and it
+ * stays paused, in vm_run() too, until vm_resume(). -ENOTSUP names what this host lacks. */
+int vm_new_from(const struct vm_config *config, const struct vm_identity *id, struct vm **ret_vm,
+                struct err *err);
 void vm_free(struct vm *vm); /* NULL and half-built are fine */
 /* Serves callers on a listening Unix socket from now on (vm/control.h); takes it over, on failure too. Before vm_run(). */
 int vm_control(struct vm *vm, int listener, struct err *err);
@@ -40,7 +45,7 @@ int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err);
 void vm_stop(struct vm *vm, enum vm_end end, int code); /* the first one counts */
 void vm_reset(struct vm *vm);
 int vm_pause(struct vm *vm);  /* vCPUs stand still and devices are quiet; -EALREADY */
-int vm_resume(struct vm *vm); /* -EALREADY */
+int vm_resume(struct vm *vm); /* -EALREADY; before vm_run(): takes effect there */
 void vm_power_button(struct vm *vm);
 /* The terminal's own size has changed: tells the console. */
 void vm_console_resized(struct vm *vm);

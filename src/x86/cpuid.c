@@ -404,6 +404,107 @@ int cpu_model_init(struct cpu_model *m, const char *name, unsigned cpus, struct 
                    model_names[0], model_names[1], model_names[2]);
 }
 
+/* --- a model from elsewhere --- */
+
+#define TSC_TOLERANCE 1000 /* one part in this many: clocks drift by more than a millisecond in a second beyond it */
+#define HTT BIT(28)
+
+static void lacks(char *missing, size_t len, const char *name)
+{
+    size_t used = strlen(missing);
+
+    snprintf(missing + used, len - used, " %s", name);
+}
+
+static void check_word(const struct host *h, unsigned word, u32 bits, char *missing, size_t len)
+{
+    for (unsigned i = 0; i < ARRAY_LEN(features); i++) {
+        const struct feature *f = &features[i];
+        enum how how = f->how[MODEL_HOST];
+
+        if (f->word != word || !(bits & BIT(f->bit)))
+            continue;
+        bits &= ~(u32)BIT(f->bit);
+        if (how != OURS && !host_has(h, f, how))
+            lacks(missing, len, f->name);
+    }
+    if (bits) {
+        char name[64];
+
+        snprintf(name, sizeof(name), "0x%x of CPUID leaf 0x%x (unknown here)", bits, words[word].leaf);
+        lacks(missing, len, name);
+    }
+}
+
+/* The guest's XSAVE is the host's: what CPUID says of its layout must hold here. */
+static void check_layout(const struct cpu_model *m, char *missing, size_t len)
+{
+    u32 r[4];
+
+    for (unsigned i = 0; i < m->nleaves; i++) {
+        const struct cpuid_leaf *l = &m->leaf[i];
+        char name[40];
+
+        if (l->leaf != 0xd || l->subleaf < 2)
+            continue;
+        __cpuid_count(0xd, l->subleaf & 63, r[0], r[1], r[2], r[3]);
+        if (l->subleaf < 8 && l->eax == r[0] && l->ebx == r[1])
+            continue;
+        snprintf(name, sizeof(name), "its layout of XSAVE component %u", l->subleaf);
+        lacks(missing, len, name);
+    }
+}
+
+static int check_numbers(const struct cpu_model *m, const u32 bits[WORDS], struct err *err)
+{
+    bool sorted = true;
+
+    for (unsigned i = 1; i < m->nleaves; i++)
+        sorted &= m->leaf[i - 1].leaf < m->leaf[i].leaf ||
+                  (m->leaf[i - 1].leaf == m->leaf[i].leaf && m->leaf[i - 1].subleaf < m->leaf[i].subleaf);
+    if (!sorted || !m->cpus || m->xcr0_mask != xcr0_mask(bits) || m->cr4_mask != cr4_mask(bits) ||
+        (m->arch_capabilities & ~ARCH_CAPABILITIES) || m->phys_bits < 36 || m->xsave_bytes > 4096 ||
+        m->xsave_bytes < 576)
+        return err_set(err, EBADMSG, "cpu model: contradicts itself");
+    return 0;
+}
+
+static int check_host(const struct cpu_model *m, const u32 bits[WORDS], struct err *err)
+{
+    char missing[512] = "";
+    struct host h;
+    u32 khz = host_tsc_khz();
+
+    host_read(&h);
+    for (unsigned i = 0; i < WORDS; i++)
+        check_word(&h, i, i == W_1D ? bits[i] & ~(u32)HTT : bits[i], missing, sizeof(missing));
+    check_layout(m, missing, sizeof(missing));
+    if (*missing)
+        return err_set(err, ENOTSUP, "cpu model %s: this host lacks%s", m->name, missing);
+    if (m->phys_bits > MIN(h.phys_bits, PHYS_BITS_MAX))
+        return err_set(err, ENOTSUP, "cpu model %s: has physical addresses of %u bits, this host's have %u",
+                       m->name, m->phys_bits, h.phys_bits);
+    if ((m->tsc_khz > khz ? m->tsc_khz - khz : khz - m->tsc_khz) > khz / TSC_TOLERANCE)
+        return err_set(err, ENOTSUP,
+                       "cpu model %s: its time stamp counter runs at %u kHz, this host's at %u kHz",
+                       m->name, m->tsc_khz, khz);
+    return 0;
+}
+
+int cpu_model_check(const struct cpu_model *m, struct err *err)
+{
+    u32 bits[WORDS] = {0};
+
+    if (!memchr(m->name, 0, sizeof(m->name)) || m->nleaves > CPUID_LEAVES)
+        return err_set(err, EBADMSG, "cpu model: %u leaves of CPUID cannot be", m->nleaves);
+    for (unsigned i = 0; i < m->nleaves; i++)
+        for (unsigned w = 0; w < WORDS; w++)
+            if (m->leaf[i].leaf == words[w].leaf && m->leaf[i].subleaf == words[w].subleaf)
+                bits[w] = (&m->leaf[i].eax)[words[w].reg];
+    int rc = check_numbers(m, bits, err);
+    return rc ? rc : check_host(m, bits, err);
+}
+
 /* --- frequency of the time stamp counter --- */
 
 static u32 tsc_khz_reported(void)

@@ -35,6 +35,9 @@ struct cpuid_host {
 /* Builds the model `name` for a machine with `cpus` processors on this host. -EINVAL names the models there are;
  * -ENOTSUP names the host features that are missing. */
 int cpu_model_init(struct cpu_model *m, const char *name, unsigned cpus, struct err *err);
+/* Can this host be the processor of a model that was built elsewhere, or is a lie? -ENOTSUP names all that is missing;
+ * -EBADMSG: no host ever built it. */
+int cpu_model_check(const struct cpu_model *m, struct err *err);
 /* CPUID as the guest's cpu `apic_id` sees it; cr4 and xcr0 show through in the OSXSAVE bit and leaf 0xD. */
 void cpu_model_cpuid(const struct cpu_model *m, u32 apic_id, u32 leaf, u32 subleaf, u64 cr4, u64 xcr0, u32 ret[4]);
 /* The host's TSC frequency in kHz, from CPUID, else measured against CLOCK_MONOTONIC_RAW over some 10 ms. */
