@@ -19,15 +19,16 @@ struct init {
     const struct spec *spec;
     const struct spec_process *process; /* spec's own, or exec's */
     struct seccomp_prog *seccomp;
-    struct mount_plan *plans; /* one per mount of spec */
-    int root_tree;            /* clone of the root file system */
-    int ns_fds[NS_KINDS];     /* namespaces to join, -1 */
-    int procfd;               /* the host's /proc */
-    int sync;                 /* the child's end */
-    int listen;               /* start.sock, -1 for `run` */
-    int console;              /* socket that gets the terminal's master, -1 */
-    int notify_dir;           /* clone of the sd_notify directory, -1 */
-    int root;                 /* the container's root once it is mounted */
+    struct mount_plan *plans;  /* one per mount of spec */
+    int root_tree;             /* clone of the root file system */
+    int ns_fds[NS_KINDS];      /* namespaces to join, -1 */
+    int procfd;                /* the host's /proc */
+    int sync;                  /* the child's end */
+    int listen;                /* start.sock, -1 for `run` */
+    int console;               /* socket that gets the terminal's master, -1 */
+    int notify_dir;            /* clone of the sd_notify directory, -1 */
+    int root;                  /* the container's root once it is mounted */
+    char program[4096];        /* the file to execute, found before the filter is loaded */
     u32 preserve_fds;
     bool no_pivot, no_new_keyring, cgroups_told, cgroups_done, privileged;
 };

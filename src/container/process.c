@@ -250,6 +250,11 @@ int process_finish(struct init *in, int *ret_listener, struct err *err)
     const struct spec_process *p = in->process;
 
     *ret_listener = -1;
+    /* The filter may refuse these; behind it only what it must see anyway is called. */
+    if (find_program(p, in->program, sizeof(in->program), err) < 0)
+        return -err->code;
+    sys_close_range(3 + in->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC);
+    prctl(PR_SET_PDEATHSIG, 0);
     if (!p->no_new_privs && seccomp_install(in->seccomp, ret_listener, err) < 0)
         return -err->code;
     if (caps_set(p->caps[CAPS_EFFECTIVE] & p->caps[CAPS_PERMITTED], p->caps[CAPS_PERMITTED],
@@ -265,13 +270,6 @@ int process_finish(struct init *in, int *ret_listener, struct err *err)
 
 int process_exec(struct init *in, struct err *err)
 {
-    const struct spec_process *p = in->process;
-    char program[4096];
-
-    if (find_program(p, program, sizeof(program), err) < 0)
-        return -err->code;
-    sys_close_range(3 + in->preserve_fds, ~0u, CLOSE_RANGE_CLOEXEC);
-    prctl(PR_SET_PDEATHSIG, 0);
-    execve(program, p->args.v, p->env.v);
-    return err_sys(err, errno, "exec %s", program);
+    execve(in->program, in->process->args.v, in->process->env.v);
+    return err_sys(err, errno, "exec %s", in->program);
 }

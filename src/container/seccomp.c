@@ -230,12 +230,15 @@ static int parse_flags(json_t *seccomp, struct seccomp_prog *prog, struct err *e
 }
 
 /* Copies libseccomp's output into memory that survives a fork without being copied. */
-static int export_program(scmp_filter_ctx ctx, struct seccomp_prog *prog, struct err *err)
+static int export_program(scmp_filter_ctx ctx, json_t *syscalls, u32 default_action,
+                          struct seccomp_prog *prog, struct err *err)
 {
     auto_close int fd = memfd_create("seccomp", MFD_CLOEXEC);
     struct stat st;
-    int rc = fd < 0 ? -errno : seccomp_export_bpf(ctx, fd);
+    int rc = fd < 0 ? -errno : seccomp_write_newer(ctx, syscalls, default_action, fd);
 
+    if (rc == 0)
+        rc = seccomp_export_bpf(ctx, fd);
     if (rc < 0 || fstat(fd, &st) < 0)
         return err_sys(err, rc < 0 ? -rc : errno, "seccomp: export");
     if (st.st_size / (off_t)sizeof(struct sock_filter) > BPF_MAXINSNS)
@@ -259,7 +262,7 @@ static int fill(scmp_filter_ctx ctx, json_t *seccomp, u32 default_action, struct
     for (size_t i = 0; i < json_len(arr); i++)
         if (add_entry(ctx, json_at(arr, i), default_action, &prog->notify, err) < 0)
             return -err->code;
-    return export_program(ctx, prog, err);
+    return export_program(ctx, arr, default_action, prog, err);
 }
 
 int seccomp_compile(json_t *seccomp, struct seccomp_prog *ret, struct err *err)

@@ -14,6 +14,11 @@ struct seccomp_prog {
 
 /* Checks and compiles `seccomp` (NULL: an empty program). */
 int seccomp_compile(json_t *seccomp, struct seccomp_prog *ret, struct err *err);
+/*
+ * seccomp_newer.c: writes to `fd` what comes before the program of `ctx` (a scmp_filter_ctx), so that calls younger
+ * than the filter get ENOSYS. 0 or -errno.
+ */
+int seccomp_write_newer(void *ctx, json_t *syscalls, u32 default_action, int fd);
 /* Loads it into this thread. *ret_listener gets a descriptor when `notify`, else -1. */
 int seccomp_install(const struct seccomp_prog *prog, int *ret_listener, struct err *err);
 /* Hands the listener to the socket named in the configuration with the state the spec asks for. */

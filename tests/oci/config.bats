@@ -212,6 +212,17 @@ teardown() { oci_teardown; }
     runs 159 ''
 }
 
+@test "seccomp: a list of the allowed calls need not know what the runtime itself calls" {
+    config '.linux.seccomp = {"defaultAction": "SCMP_ACT_ERRNO", "syscalls": [{"action": "SCMP_ACT_ALLOW", "names":
+        ["arch_prctl", "brk", "capset", "execve", "exit_group", "getrandom", "getuid", "mprotect", "prctl", "prlimit64",
+         "readlink", "rseq", "set_robust_list", "set_tid_address"]}]}'
+    args true
+    for new_privs in false true; do
+        config '.process.noNewPrivileges = ($v == "true")' --arg v $new_privs
+        runs 0 ''
+    done
+}
+
 @test "seccomp: a listener gets the descriptor and the state" {
     config '.linux.seccomp = {"defaultAction": "SCMP_ACT_ALLOW", "listenerPath": $p, "listenerMetadata": "meta",
         "syscalls": [{"names": ["mkdir"], "action": "SCMP_ACT_NOTIFY"}]}' --arg p "$WORK/listener"
