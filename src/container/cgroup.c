@@ -230,10 +230,12 @@ static int make_dir(struct cgroup_dir *d, struct err *err)
     return 0;
 }
 
-int cgroup_make(struct cgroup *cg, struct err *err)
+int cgroup_make(struct cgroup *cg, bool only_v2, struct err *err)
 {
     for (size_t i = 0; i < cg->n; i++) {
-        if (make_dir(&cg->dirs[i], err) == 0)
+        bool done = cg->dirs[i].v2 ? cg->dirs[i].made : only_v2;
+
+        if (done || make_dir(&cg->dirs[i], err) == 0)
             continue;
         if (!cg->rootless || (err->code != EACCES && err->code != EPERM && err->code != EROFS))
             return -err->code;
@@ -241,32 +243,6 @@ int cgroup_make(struct cgroup *cg, struct err *err)
         memmove(&cg->dirs[i], &cg->dirs[i + 1], (cg->n - i - 1) * sizeof(cg->dirs[0]));
         cg->n--;
         i--;
-    }
-    return 0;
-}
-
-static bool is_in_part(const struct cgroup *cg, size_t i, enum cgroup_part part)
-{
-    bool memory = !cg->dirs[i].v2 && &cg->dirs[i] == cgroup_find(cg, "memory");
-
-    return part == CGROUP_ALL || memory == (part == CGROUP_MEMORY);
-}
-
-int cgroup_attach(const struct cgroup *cg, enum cgroup_part part, int pid, struct err *err)
-{
-    char text[16];
-
-    snprintf(text, sizeof(text), "%d", pid);
-    for (size_t i = 0; i < cg->n; i++) {
-        int rc;
-
-        if (!is_in_part(cg, i, part))
-            continue;
-        rc = cgroup_write(&cg->dirs[i], "cgroup.procs", text, err);
-        if (rc < 0 && cg->rootless && (rc == -EACCES || rc == -EPERM || rc == -ENOENT))
-            continue;
-        if (rc < 0)
-            return rc;
     }
     return 0;
 }

@@ -31,12 +31,28 @@ int cgroup_detect(struct cgroup *cg, struct pool *p, struct err *err);
 /* Chooses the directories: `path` as in config.json (NULL: by id). Touches nothing. */
 int cgroup_plan(struct cgroup *cg, struct pool *p, const char *path, const char *id,
                 struct err *err);
-/* Makes the directories. What was made before a failure is marked and removed by cgroup_remove. */
-int cgroup_make(struct cgroup *cg, struct err *err);
-/* Which hierarchies cgroup_attach means. A v2 tree counts as "not memory": it is entered as a whole. */
-enum cgroup_part { CGROUP_ALL, CGROUP_NOT_MEMORY, CGROUP_MEMORY };
-/* Puts a process in. */
-int cgroup_attach(const struct cgroup *cg, enum cgroup_part part, int pid, struct err *err);
+/*
+ * Makes the directories, or only that of v2 (again is harmless). What was made before a failure is marked and removed
+ * by cgroup_remove.
+ */
+int cgroup_make(struct cgroup *cg, bool only_v2, struct err *err);
+
+/* cgroup_enter.c: the open `tasks` files of the v1 groups. They may be passed to another process. */
+struct cgroup_doors {
+    int fds[CGROUP_MAX];
+    size_t n;
+    int memory; /* index of the memory group's, -1 */
+    bool rootless;
+};
+
+int cgroup_open_doors(const struct cgroup *cg, struct cgroup_doors *ret, struct err *err);
+void cgroup_close_doors(struct cgroup_doors *doors);
+/* Moves the calling process, which has one thread, into all but the memory group, or (memory) all that are left. */
+int cgroup_enter(struct cgroup_doors *doors, bool memory, struct err *err);
+/* The v2 group, for CLONE_INTO_CGROUP; -1 when there is none or it cannot be opened. */
+int cgroup_open_v2(const struct cgroup *cg);
+/* Puts another process into the v2 group, if there is one. */
+int cgroup_attach_v2(const struct cgroup *cg, int pid, struct err *err);
 /*
  * Puts a process into the v2 group that another one is in: a program that made groups below its own (systemd, say)
  * leaves the container's own group closed to processes.

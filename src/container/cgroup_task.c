@@ -113,26 +113,6 @@ int cgroup_pids(const struct cgroup *cg, int **ret, size_t *ret_n, struct err *e
     return 0;
 }
 
-int cgroup_attach_beside(const struct cgroup *cg, int other, int pid, struct err *err)
-{
-    const struct cgroup_dir *d = cgroup_v2(cg);
-    char path[4600], text[8192], number[16], *at;
-    int rc;
-
-    snprintf(path, sizeof(path), "/proc/%d/cgroup", other);
-    if (!d || file_read_at(AT_FDCWD, path, text, sizeof(text)) <= 0)
-        return err_set(err, ENOENT, "find the cgroup of process %d", other);
-    at = strncmp(text, "0::/", 4) == 0 ? text : strstr(text, "\n0::/");
-    if (!at || strstr(at, "/.."))
-        return err_set(err, ENOENT, "process %d is in no cgroup that can be reached", other);
-    at = strchr(at, '/');
-    at[strcspn(at, "\n")] = '\0';
-    snprintf(path, sizeof(path), "%s%.4000s/cgroup.procs", d->mount, at);
-    snprintf(number, sizeof(number), "%d", pid);
-    rc = file_write_at(AT_FDCWD, path, number);
-    return rc < 0 ? err_sys(err, -rc, "write %s to %s", number, path) : 0;
-}
-
 static int kill_once(const struct cgroup *cg, int sig, size_t *ret_n, struct err *err)
 {
     auto_free int *pids = NULL;

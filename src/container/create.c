@@ -214,6 +214,18 @@ static int plan_cgroups(struct creation *c, struct err *err)
     return cgroup_plan(cg, &c->rt->pool, c->spec.cgroups_path, c->state.id, err);
 }
 
+/*
+ * init enters the memory group last, so that its own work (mounts, namespaces, pages it shares with us) does
+ * not count against a small limit. Contents that it copies for the container do count.
+ */
+static bool memory_is_late(const struct creation *c)
+{
+    for (size_t i = 0; i < c->spec.mount_count; i++)
+        if (c->init.plans[i].opts.copy_up)
+            return false;
+    return true;
+}
+
 static int prepare(struct creation *c, struct err *err)
 {
     struct init *in = &c->init;
@@ -228,6 +240,7 @@ static int prepare(struct creation *c, struct err *err)
         plan_mounts(in, &c->rt->pool, err) < 0 || open_console(c, err) < 0 ||
         notify_prepare(in, &c->spec.process, err) < 0)
         return -err->code;
+    in->memory_late = memory_is_late(c);
     if (rdt_plan(&c->state, c->spec.intel_rdt, err) < 0)
         return -err->code;
     if (state_save(&c->state, err) < 0 || state_save_config(&c->state, c->spec.doc, err) < 0)
@@ -235,18 +248,31 @@ static int prepare(struct creation *c, struct err *err)
     return c->opts->run ? 0 : make_start_socket(c, err);
 }
 
+/* It must stand before the clone, which goes into it. systemd makes its own only for a process that runs. */
+static int make_v2_cgroup(struct creation *c, int *ret_fd, struct err *err)
+{
+    if (c->state.systemd_unit)
+        return 0;
+    c->made_cgroups = true;
+    if (cgroup_make(&c->state.cgroup, true, err) < 0)
+        return err_wrap(err, "unable to apply cgroup configuration");
+    *ret_fd = cgroup_open_v2(&c->state.cgroup);
+    return 0;
+}
+
 static int spawn(struct creation *c, struct err *err)
 {
     bool staged = join_needs_stage(&c->init);
     struct clone_args args = {.flags = staged ? 0 : join_clone_flags(&c->init),
                               .exit_signal = SIGCHLD};
+    auto_close int group = -1;
     int pair[2];
 
-    if (sync_pair(pair, err) < 0)
+    if (make_v2_cgroup(c, &group, err) < 0 || sync_pair(pair, err) < 0)
         return -err->code;
     c->sync = pair[0];
     c->init.sync = pair[1];
-    c->pid = (int)sys_clone3(&args);
+    c->pid = join_clone(&args, group, &c->in_v2);
     if (c->pid == 0) {
         close(c->sync);
         if (c->master >= 0)
@@ -263,32 +289,25 @@ static int spawn(struct creation *c, struct err *err)
     return 0;
 }
 
-/*
- * init enters the memory group last, so that its own work (mounts, namespaces, pages it shares with us) does
- * not count against a small limit. Contents that it copies for the container do count.
- */
-static bool memory_is_late(const struct creation *c)
-{
-    for (size_t i = 0; i < c->spec.mount_count; i++)
-        if (c->init.plans[i].opts.copy_up)
-            return false;
-    return true;
-}
-
 static int set_up_cgroups(struct creation *c, struct err *err)
 {
     struct cgroup *cg = &c->state.cgroup;
+    struct sync_msg msg = {.kind = SYNC_CGROUPS};
+    struct cgroup_doors doors;
     int rc;
 
     c->made_cgroups = true;
-    if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
-        return err_wrap(err, "unable to apply cgroup configuration");
-    if (cgroup_make(cg, err) < 0 || cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
-        cgroup_attach(cg, memory_is_late(c) ? CGROUP_NOT_MEMORY : CGROUP_ALL, c->pid, err) < 0)
-        return err_wrap(err, "unable to apply cgroup configuration");
     if (rdt_apply(&c->state, c->spec.intel_rdt, c->pid, err) < 0)
         return -err->code;
-    rc = sync_send(c->sync, SYNC_CGROUPS, 0, NULL, -1);
+    if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
+        return err_wrap(err, "unable to apply cgroup configuration");
+    if (cgroup_make(cg, false, err) < 0 || cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
+        (!c->in_v2 && cgroup_attach_v2(cg, c->pid, err) < 0) ||
+        cgroup_open_doors(cg, &doors, err) < 0)
+        return err_wrap(err, "unable to apply cgroup configuration");
+    msg.value = doors.memory;
+    rc = sync_send_fds(c->sync, &msg, doors.fds, doors.n);
+    cgroup_close_doors(&doors);
     /* An init that is gone already has said why, or is heard to be gone, in serve(). */
     return rc < 0 && rc != -EPIPE ? err_sys(err, -rc, "talk to init") : 0;
 }
@@ -333,9 +352,6 @@ static int answer(struct creation *c, const struct sync_msg *msg, struct err *er
         return take_pid(c, msg->value, err);
     case SYNC_MOUNTED:
         rc = run_hooks(c, err);
-        break;
-    case SYNC_MEMORY:
-        rc = memory_is_late(c) ? cgroup_attach(&c->state.cgroup, CGROUP_MEMORY, c->pid, err) : 0;
         break;
     case SYNC_READY:
         return task_apply(&c->spec.process, c->pid, err);
@@ -395,7 +411,7 @@ int create_prepare_restore(struct creation *c, struct err *err)
         state_save_config(&c->state, c->spec.doc, err) < 0)
         return -err->code;
     c->made_cgroups = true;
-    if (cgroup_make(&c->state.cgroup, err) < 0 ||
+    if (cgroup_make(&c->state.cgroup, false, err) < 0 ||
         cgroup_limit(&c->state.cgroup, c->spec.resources, true, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     return 0;

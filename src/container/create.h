@@ -22,6 +22,7 @@ struct creation {
     int pid;    /* of init, or of the stage before it; -1 */
     int master; /* for `run` with a terminal and no console socket: where the master arrives; -1 */
     bool made_cgroups;
+    bool in_v2; /* init was cloned into its v2 group */
 };
 
 /* Reads the bundle and makes the state directory; nothing else exists yet. */

@@ -39,6 +39,7 @@ struct exec {
     struct init init;
     json_t *process_doc;
     int pidfd, sync, pid, master;
+    bool in_v2; /* the process was cloned into its v2 group */
 };
 
 static int parse_number(const char *text, u32 *ret, struct err *err)
@@ -269,6 +270,16 @@ static int become(struct exec *x, bool entered, struct err *err)
     return process_become(in, err);
 }
 
+/* By itself, before anything else: cgroup_enter.c says why. */
+static int enter_groups(struct exec *x, struct err *err)
+{
+    return task_set_cpus(0, x->process.cpus_initial, err) < 0 ||
+                   cgroup_enter(&x->init.doors, true, err) < 0 ||
+                   task_set_cpus(0, x->process.cpus_final, err) < 0
+               ? -err->code
+               : 0;
+}
+
 static void exec_main(struct exec *x, bool entered) __attribute__((noreturn));
 
 static void exec_main(struct exec *x, bool entered)
@@ -277,7 +288,7 @@ static void exec_main(struct exec *x, bool entered)
     struct err err = ERR_INIT;
     int listener = -1;
 
-    if (become(x, entered, &err) < 0)
+    if ((!entered && enter_groups(x, &err) < 0) || become(x, entered, &err) < 0)
         goto fail;
     if (sync_send(in->sync, SYNC_READY, 0, NULL, -1) < 0 ||
         sync_expect(in->sync, SYNC_GO, NULL, &err) < 0)
@@ -304,7 +315,7 @@ static void exec_stage(struct exec *x)
     long pid;
 
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    if (enter(x, &err) < 0) {
+    if (enter_groups(x, &err) < 0 || enter(x, &err) < 0) {
         sync_send_error(x->init.sync, &err);
         _exit(255);
     }
@@ -319,16 +330,17 @@ static int spawn(struct exec *x, struct err *err)
 {
     bool staged = x->rt->rootless && (x->state.ns_flags & CLONE_NEWPID);
     struct clone_args args = {.exit_signal = SIGCHLD};
+    auto_close int group = x->process.cpus_initial ? -1 : cgroup_open_v2(&x->state.cgroup);
     struct sync_msg msg;
     int pair[2];
 
-    if (sync_pair(pair, err) < 0)
+    if (cgroup_open_doors(&x->state.cgroup, &x->init.doors, err) < 0 || sync_pair(pair, err) < 0)
         return -err->code;
     x->sync = pair[0];
     x->init.sync = pair[1];
     if (!staged && (x->state.ns_flags & CLONE_NEWPID) && setns(x->pidfd, CLONE_NEWPID) < 0)
         return err_sys(err, errno, "enter the container's pid namespace");
-    x->pid = (int)sys_clone3(&args);
+    x->pid = join_clone(&args, group, &x->in_v2);
     if (x->pid == 0) {
         close(x->sync);
         if (staged)
@@ -339,6 +351,7 @@ static int spawn(struct exec *x, struct err *err)
     }
     close(x->init.sync);
     x->init.sync = -1;
+    cgroup_close_doors(&x->init.doors);
     if (x->pid < 0)
         return err_sys(err, errno, "clone");
     if (!staged)
@@ -353,7 +366,7 @@ static int spawn(struct exec *x, struct err *err)
 
 static int attach(struct exec *x, struct err *err)
 {
-    int rc = cgroup_attach(&x->state.cgroup, CGROUP_ALL, x->pid, err);
+    int rc = x->in_v2 ? 0 : cgroup_attach_v2(&x->state.cgroup, x->pid, err);
 
     if ((rc != -EBUSY && rc != -EOPNOTSUPP) || !x->state.cgroup.pure_v2 || x->o.cgroups.n)
         return rc;

@@ -3,10 +3,10 @@
  *
  *   runtime                      init
  *      | clone                     | namespaces, root file system       (at the same time as the cgroups)
- *      | cgroups, SYNC_CGROUPS --> | cgroup mounts
+ *      | cgroups, SYNC_CGROUPS --> | enters them; cgroup mounts
  *      | hooks        <-- MOUNTED  | (only when something waits for it)
  *      |                           | createContainer hooks, terminal, masks, pivot_root, sysctl
- *      | memory cgroup  <-- MEMORY | cgroup namespace, ids, capabilities
+ *      |                           | memory cgroup, cgroup namespace, ids, capabilities
  *      | rlimits        <-- READY  |
  *      | GO -->                    | waits for `start` at start.sock, or goes on for `run`
  *                                  | startContainer hooks, seccomp, capabilities, execve
@@ -40,9 +40,17 @@ static int wait_for(struct init *in, u32 kind, struct err *err)
     struct sync_msg msg;
 
     do {
-        if (sync_recv(in->sync, &msg, NULL) < 0)
+        int fds[SYNC_FDS];
+        size_t n;
+
+        if (sync_recv_fds(in->sync, &msg, fds, &n) < 0)
             return err_set(err, EPIPE, "the runtime has gone away");
-        in->cgroups_told |= msg.kind == SYNC_CGROUPS;
+        if (msg.kind != SYNC_CGROUPS)
+            continue;
+        in->cgroups_told = true;
+        in->doors = (struct cgroup_doors){
+            .n = n, .memory = msg.value, .rootless = in->state->cgroup.rootless};
+        memcpy(in->doors.fds, fds, n * sizeof(fds[0]));
     } while (msg.kind != kind);
     return 0;
 }
@@ -61,13 +69,13 @@ int init_wait_cgroups(struct init *in, struct err *err)
     if (!in->cgroups_told && wait_for(in, SYNC_CGROUPS, err) < 0)
         return -err->code;
     in->cgroups_done = true;
-    return 0;
+    return cgroup_enter(&in->doors, !in->memory_late, err);
 }
 
 /* The namespace's roots are the groups we are in when it is made, so this comes after the last of them. */
 static int enter_last_cgroup(struct init *in, struct err *err)
 {
-    if (init_wait_cgroups(in, err) < 0 || init_ask(in, SYNC_MEMORY, err) < 0)
+    if (init_wait_cgroups(in, err) < 0 || cgroup_enter(&in->doors, true, err) < 0)
         return -err->code;
     if (spec_new_ns(in->spec, NS_CGROUP) && unshare(CLONE_NEWCGROUP) < 0)
         return err_sys(err, errno, "make a cgroup namespace");

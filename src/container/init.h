@@ -28,9 +28,10 @@ struct init {
     int console;               /* socket that gets the terminal's master, -1 */
     int notify_dir;            /* clone of the sd_notify directory, -1 */
     int root;                  /* the container's root once it is mounted */
+    struct cgroup_doors doors; /* to the control groups */
     char program[4096];        /* the file to execute, found before the filter is loaded */
     u32 preserve_fds;
-    bool no_pivot, no_new_keyring, cgroups_told, cgroups_done, privileged;
+    bool no_pivot, no_new_keyring, cgroups_told, cgroups_done, memory_late, privileged;
 };
 
 /* The whole life of a container's init; never returns. */
@@ -47,7 +48,7 @@ int device_make_all(struct init *in, struct err *err);
 /* cgroup_mount.c: what stands for a mount of type cgroup. */
 int cgroup_mount(struct init *in, const struct spec_mount *m, const struct mount_plan *plan,
                  int target, struct err *err);
-/* Waits for the runtime to have put us into our cgroups, once. */
+/* Waits for the runtime to have made our cgroups and enters them, once; the memory group may come later. */
 int init_wait_cgroups(struct init *in, struct err *err);
 /* Asks the runtime and waits for GO. News about the cgroups may come first and is remembered. */
 int init_ask(struct init *in, int question, struct err *err);

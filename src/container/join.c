@@ -77,6 +77,19 @@ u64 join_clone_flags(const struct init *in)
            (spec_new_ns(in->spec, NS_PID) ? CLONE_NEWPID : 0);
 }
 
+int join_clone(struct clone_args *args, int group, bool *ret_in)
+{
+    struct clone_args into = *args;
+    int pid;
+
+    into.flags |= CLONE_INTO_CGROUP;
+    into.cgroup = (u64)group;
+    pid = group < 0 ? -1 : (int)sys_clone3(&into);
+    *ret_in = pid >= 0;
+    /* The group takes no processes, or the kernel does not know the flag: writing to it tells which. */
+    return pid >= 0 ? pid : (int)sys_clone3(args);
+}
+
 static int join_one(const struct init *in, enum ns_kind k, struct err *err)
 {
     if (in->ns_fds[k] < 0)
