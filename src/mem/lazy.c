@@ -58,8 +58,7 @@ void lazy_free(struct gmem *m)
     m->absent = NULL;
 }
 
-int lazy_begin(struct gmem *m, const struct lazy_source *s, const u64 *absent_bits,
-               struct err *err)
+int lazy_begin(struct gmem *m, const struct lazy_source *s, const u64 *absent_bits, struct err *err)
 {
     struct lazy *z;
     int rc = 0;

@@ -5,10 +5,13 @@
  * 1. Tables belong to the guest and change under us: an entry is read once, and accessed/dirty bits are set by
  *    compare-exchange; if the entry has changed since, the whole walk starts again.
  * 2. Nothing is written unless the walk succeeds.
- * 3. In PAE mode the four PDPTEs are read from memory on each walk (as under nested paging), not kept in registers.
+ * 3. Tables in absent pages come first; a bit that is set is a write that the dirty log hears of.
+ * 4. In PAE mode the four PDPTEs are read from memory on each walk (as under nested paging), not kept in registers.
  * Light code: runs with the guest's vector registers live. Any thread.
  */
 #include "x86/walk.h"
+#include "mem/dirty.h"
+#include "mem/lazy.h"
 #include "x86/cpu.h"
 
 #define PTE_P BIT(0)
@@ -43,6 +46,8 @@ static void *find_ram(const struct gmem *ram, u64 gpa, u64 len, bool *ret_readon
     for (unsigned i = 0; i < ram->nslots; i++) {
         const struct gmem_slot *s = &ram->slot[i];
         if (gpa >= s->gpa && range_fits(gpa - s->gpa, len, s->len)) {
+            if (!lazy_need(ram, s->offset + (gpa - s->gpa)))
+                return NULL;
             *ret_readonly = s->readonly;
             return s->hva + (gpa - s->gpa);
         }
@@ -72,10 +77,12 @@ static u64 read_entry(struct walk *w, u64 gpa, bool wide)
     return s->value;
 }
 
-static bool set_bits(const struct step *s, u64 bits)
+static bool set_bits(const struct gmem *ram, const struct step *s, u64 bits)
 {
     if ((s->value & bits) == bits || !s->host || s->readonly)
         return true;
+    if (dirty_on(ram))
+        dirty_note(ram, (u64)((u8 *)s->host - ram->base));
     if (s->wide) {
         u64 old = s->value;
         return __atomic_compare_exchange_n((u64 *)s->host, &old, old | bits, false,
@@ -223,7 +230,7 @@ static bool mark_used(const struct walk *w, unsigned access)
 {
     for (unsigned i = 0; i < w->nsteps; i++) {
         bool leaf = i + 1 == w->nsteps;
-        if (!set_bits(&w->step[i], PTE_A | (leaf && (access & WALK_WRITE) ? PTE_D : 0)))
+        if (!set_bits(w->r->ram, &w->step[i], PTE_A | (leaf && (access & WALK_WRITE) ? PTE_D : 0)))
             return false;
     }
     return true;

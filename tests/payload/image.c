@@ -111,3 +111,17 @@ int image_load(struct gmem *ram, const char *path, u32 *ret_entry, struct err *e
     free(f.data);
     return rc;
 }
+
+void image_entry(struct x86_cpu *c, u32 entry)
+{
+    const struct x86_seg data = {.limit = UINT32_MAX, .attr = 0xc093, .sel = 0x10};
+
+    x86_cpu_reset(c, true);
+    for (unsigned i = 0; i < X86_SEGS; i++)
+        c->seg[i] = data;
+    c->seg[SEG_CS] = (struct x86_seg){.limit = UINT32_MAX, .attr = 0xc09b, .sel = 0x08};
+    c->tr = (struct x86_seg){.limit = 0x67, .attr = 0x8b};
+    c->cr0 = CR0_PE | CR0_ET;
+    c->rip = entry;
+    c->rflags = 2;
+}

@@ -64,21 +64,6 @@ static void *watch_main(void *opaque)
     return NULL;
 }
 
-/* 32-bit protected mode, flat, paging off: Xen's x86/HVM direct boot ABI. */
-static void set_entry(struct x86_cpu *c, u32 entry)
-{
-    const struct x86_seg data = {.limit = UINT32_MAX, .attr = 0xc093, .sel = 0x10};
-
-    x86_cpu_reset(c, true);
-    for (unsigned i = 0; i < X86_SEGS; i++)
-        c->seg[i] = data;
-    c->seg[SEG_CS] = (struct x86_seg){.limit = UINT32_MAX, .attr = 0xc09b, .sel = 0x08};
-    c->tr = (struct x86_seg){.limit = 0x67, .attr = 0x8b};
-    c->cr0 = CR0_PE | CR0_ET;
-    c->rip = entry;
-    c->rflags = 2;
-}
-
 static const struct accel_ops *find_accel(const char *name)
 {
     for (unsigned i = 0; accel_list[i]; i++)
@@ -123,7 +108,7 @@ static int machine_init(struct machine *m, const char *payload, struct err *err)
         rc = m->ops->vcpu_attach(m->vcpu, err);
     if (rc)
         return rc;
-    set_entry(&state, entry);
+    image_entry(&state, entry);
     return m->ops->vcpu_set(m->vcpu, &state, err);
 }
 

@@ -92,7 +92,10 @@ static void bt_free(struct accel *a)
     if (bt->m && bt->m->ram->wrote_opaque == bt) {
         bt->m->ram->wrote = NULL;
         bt->m->ram->wrote_opaque = NULL;
+        bt->m->ram->accel = NULL;
+        bt->m->ram->accel_opaque = NULL;
     }
+    free(bt->heat);
     cache_fini(bt);
     if (bt->gview && bt->gview != MAP_FAILED)
         munmap(bt->gview, bt->view_bytes);
@@ -132,11 +135,12 @@ static int bt_new(struct accel_machine *m, struct accel **ret_accel, struct err 
     bt->m = m;
     bt->nvcpus = m->cpus;
     bt->vcpu = calloc(m->cpus, sizeof(*bt->vcpu));
+    bt->heat = calloc(m->ram->size >> 12, 1);
     bt->view_bytes = m->ram->mapped + 4096;
     bt->gview = map_view(m->ram, PROT_READ | PROT_WRITE);
     bt->roview = map_view(m->ram, PROT_READ);
     int r = 0;
-    if (!bt->vcpu)
+    if (!bt->vcpu || !bt->heat)
         r = err_set(err, ENOMEM, "bt: no memory");
     else if (bt->gview == MAP_FAILED || bt->roview == MAP_FAILED)
         r = err_sys(err, errno, "bt: cannot map guest memory");
@@ -151,6 +155,8 @@ static int bt_new(struct accel_machine *m, struct accel **ret_accel, struct err 
     insn_init(m->model);
     m->ram->wrote = ram_written;
     m->ram->wrote_opaque = bt;
+    m->ram->accel = &bt_gmem_accel;
+    m->ram->accel_opaque = bt;
     *ret_accel = a;
     return 0;
 }

@@ -355,6 +355,18 @@ static void wait_until_outside(struct bt *bt)
             raw_syscall3(SYS_sched_yield, 0, 0, 0);
 }
 
+void cache_stop_all(struct bt *bt)
+{
+    while (__atomic_exchange_n(&bt->cache->exclusive, 1, __ATOMIC_SEQ_CST))
+        raw_syscall3(SYS_sched_yield, 0, 0, 0);
+    wait_until_outside(bt);
+}
+
+void cache_let_go(struct bt *bt)
+{
+    __atomic_store_n(&bt->cache->exclusive, 0, __ATOMIC_SEQ_CST);
+}
+
 static void jump_table_reset(struct vcpu *v)
 {
     for (unsigned i = 0; i < JT_ENTRIES; i++)
@@ -384,7 +396,7 @@ void cache_flush(struct bt *bt)
     struct code_cache *k = bt->cache;
 
     if (__atomic_exchange_n(&k->exclusive, 1, __ATOMIC_SEQ_CST))
-        return; /* another vCPU is at it: cache_enter() waits for it */
+        return; /* another vCPU is at it (or cache_stop_all()): cache_enter() waits for it */
     wait_until_outside(bt);
     cache_lock(bt);
     if (!cache_has_room(bt))

@@ -99,6 +99,10 @@ void cache_unlock(struct bt *bt);
  * it is inside. */
 void cache_enter(struct bt *bt, struct vcpu *v);
 void cache_leave(struct bt *bt, struct vcpu *v);
+/* Any thread but a vCPU's that is inside: returns when all vCPUs are outside, where they stay until cache_let_go(). The
+ * caller holds no lock that a vCPU may wait for. */
+void cache_stop_all(struct bt *bt);
+void cache_let_go(struct bt *bt);
 
 /* All below: with the lock held. */
 #define ANY_GPA (~0ull)

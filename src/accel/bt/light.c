@@ -340,7 +340,7 @@ static struct stub_ret slow_masked(struct cpu *c, u64 lin, const struct slow_rec
     bool write = r->acc & ACC_W;
     struct mmu_page p;
     if ((lin & 0xfff) + r->size > 4096 || (u64)((s64)(lin << 16) >> 16) != lin ||
-        !mmu_try(c, lin, &p) || !p.ram || (write && (!p.writable || code_page(c->vcpu->bt, p.gpa))))
+        !mmu_try(c, lin, write, &p) || !p.ram || (write && (!p.writable || code_page(c->vcpu->bt, p.gpa))))
         return run_careful(c);
     return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
 }
@@ -385,7 +385,7 @@ struct stub_ret light_window(struct cpu *c, u64 lin, u64 rec)
 
     c->rip = rip_of(c, r->vpc);
     bool one_page = (lin & 0xfff) + r->span <= 4096 && (u64)((s64)(lin << 16) >> 16) == lin;
-    if (one_page && mmu_try(c, lin, &p) && p.ram && (!r->write || p.writable))
+    if (one_page && mmu_try(c, lin, r->write, &p) && p.ram && (!r->write || p.writable))
         return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
     c->mode |= MODE_NOWINDOW;
     struct block *b = block_at(c, r->vpc);

@@ -4,13 +4,16 @@
  * Invariants:
  *  1. A data table entry is 0 or (host address - linear address) of a page of guest RAM that the table's mode may
  *     read. It leads into bt->gview only when the mode may also write the page and the guest's dirty bit is set,
- *     else into bt->roview, where a store faults.
+ *     else into bt->roview, where a store faults. While there is a dirty log, the page must also be noted in it; the
+ *     collector drops all such entries when it takes the notes (mmu_forget()). No entry leads to an absent page.
  *  2. An exec table entry is 0 or EXEC_VALID | page number of a page the table's mode may fetch from.
  *  3. Every page of a table that holds a non-zero entry is in touched[].
  *  4. Entries are a TLB: they may outlive changes of the guest's page tables until the guest flushes (SDM 3A 4.10).
  */
 #include "accel/bt/vcpu.h"
 #include "accel/bt/cache.h"
+#include "mem/dirty.h"
+#include "mem/lazy.h"
 #include "x86/walk.h"
 
 static inline u64 page_index(u64 lin)
@@ -128,16 +131,51 @@ static unsigned access_of(const struct cpu *c, enum mem_as as)
     return (c->rflags & FL_AC) ? WALK_AC : 0;
 }
 
-/* What to add to `lin` to reach its page in the guest's views, or 0 when the page is not RAM. */
+/* What to add to `lin` to reach its page in the guest's views. 0 when the page is not RAM, or nothing may lead there
+ * before it has come (lazy.h) or its first write is noted (dirty.h). */
 static u64 page_delta(const struct cpu *c, u64 lin, u64 gpa, bool writable)
 {
-    const struct gmem_slot *s = ram_slot(c->m->ram, gpa & ~0xfffull);
+    const struct gmem *ram = c->m->ram;
+    const struct gmem_slot *s = ram_slot(ram, gpa & ~0xfffull);
 
     if (!s)
         return 0;
     u64 offset = s->offset + (gpa & ~0xfffull) - s->gpa;
-    const u8 *view = writable && !s->readonly ? c->vcpu->bt->gview : c->vcpu->bt->roview;
+    const u8 *view = c->vcpu->bt->roview;
+    if (lazy_absent(ram, offset))
+        return 0;
+    if (writable && !s->readonly) {
+        if (dirty_on(ram) && !dirty_noted(ram, offset >> 12))
+            return 0;
+        view = c->vcpu->bt->gview;
+    }
     return (u64)view + offset - (lin & ~0xfffull);
+}
+
+/* The same for an access that comes now: the page is made present, and noted if it is written. *ret_once: the result may
+ * not go into a table. */
+static u64 delta_now(struct cpu *c, u64 lin, u64 gpa, bool writable, bool write, bool *ret_once)
+{
+    const struct gmem *ram = c->m->ram;
+    const struct gmem_slot *s = ram_slot(ram, gpa & ~0xfffull);
+
+    *ret_once = false;
+    if (!s || s->readonly || (!dirty_on(ram) && !ram->absent))
+        return page_delta(c, lin, gpa, writable);
+    u64 offset = s->offset + (gpa & ~0xfffull) - s->gpa;
+    if (!lazy_need(ram, offset))
+        return 0;
+    if (!writable || !dirty_on(ram) || dirty_noted(ram, offset >> 12))
+        return page_delta(c, lin, gpa, writable);
+    enum heat_guess guess = HEAT_NOTE;
+    if (write)
+        heat_store(c->vcpu->bt, offset >> 12);
+    else
+        guess = heat_load(c->vcpu->bt, offset >> 12);
+    if (guess == HEAT_NOTE)
+        dirty_note(ram, offset);
+    *ret_once = guess == HEAT_ONCE;
+    return page_delta(c, lin, gpa, guess == HEAT_NOTE);
 }
 
 /* How many neighbours are filled in along with a page. */
@@ -156,6 +194,17 @@ static void fill_large(struct cpu *c, struct table *t, u64 lin, const struct wal
         e[i] = delta;
 }
 
+/* The same page by page, for a few neighbours, while pages may be absent or wait to be noted. */
+static void fill_large_watched(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, bool writable)
+{
+    u64 first = lin & ~(AROUND_PAGES * 4096ull - 1), gpa = p->gpa - (lin - first);
+    u64 *e = data_entry(t, first);
+
+    for (unsigned i = 0; i < AROUND_PAGES; i++)
+        if (!e[i])
+            e[i] = page_delta(c, first + i * 4096ull, gpa + i * 4096ull, writable);
+}
+
 #define PTE_P BIT(0)
 #define PTE_W BIT(1)
 #define PTE_U BIT(2)
@@ -165,7 +214,7 @@ static void fill_large(struct cpu *c, struct table *t, u64 lin, const struct wal
 
 /* Neighbours whose page-table entries have been used already (accessed; dirty, to be written): a processor may have
  * them in its TLB, so we may. Only those of the same kind as the page that was asked for. */
-static void fill_around(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p)
+static void fill_around(struct cpu *c, struct table *t, struct touched *r, u64 lin, const struct walk_page *p)
 {
     u64 first = lin & ~(AROUND_PAGES * 4096ull - 1);
     const u64 *pte = p->pte - ((lin - first) >> 12);
@@ -180,26 +229,35 @@ static void fill_around(struct cpu *c, struct table *t, u64 lin, const struct wa
             continue; /* reserved bits: let the walk complain */
         bool writable = (v & PTE_D) && (v & PTE_W) && p->writable_above;
         e[i] = page_delta(c, first + i * 4096ull, v & mask, writable);
+        r->stores |= writable;
     }
 }
 
-static void fill(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, u64 delta)
+static void fill(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, bool writable, u64 delta)
 {
     struct touched *r = region_touch(t, lin);
+    bool watched = dirty_on(c->m->ram) || c->m->ram->absent;
 
     region_note(r, p);
-    if (p->page_bytes >= 2 * MiB && (c->cr0 & CR0_PG))
-        fill_large(c, t, lin, p, delta);
+    r->stores |= writable;
+    if (p->page_bytes >= 2 * MiB && (c->cr0 & CR0_PG)) {
+        if (watched)
+            fill_large_watched(c, t, lin, p, writable);
+        else
+            fill_large(c, t, lin, p, delta);
+    }
     if (p->pte)
-        fill_around(c, t, lin, p);
+        fill_around(c, t, r, lin, p);
     *data_entry(t, lin) = delta;
 }
 
-/* False: *ret_error. */
-static bool lookup(struct cpu *c, u64 lin, unsigned access, enum mem_as as, struct mmu_page *ret, u32 *ret_error)
+/* False: *ret_error. will_write: as if it were for a write, but the guest's dirty bit is left alone. */
+static bool lookup(struct cpu *c, u64 lin, unsigned access, bool will_write, enum mem_as as, struct mmu_page *ret,
+                   u32 *ret_error)
 {
     struct walk_regs regs = regs_of(c);
     struct walk_page p;
+    bool once;
 
     c->vcpu->stat_slow++;
     if (!walk_page(&regs, lin, access, &p, ret_error))
@@ -207,14 +265,14 @@ static bool lookup(struct cpu *c, u64 lin, unsigned access, enum mem_as as, stru
     bool writable = (p.writable || (!(c->cr0 & CR0_WP) && !(access & WALK_USER))) && p.dirty;
     if (!(c->cr0 & CR0_PG))
         writable = true;
-    u64 delta = page_delta(c, lin, p.gpa, writable);
+    u64 delta = delta_now(c, lin, p.gpa, writable, will_write, &once);
 
     ret->gpa = p.gpa;
     ret->delta = delta;
     ret->ram = delta != 0;
     ret->writable = writable;
-    if (delta)
-        fill(c, table_for(c, as), lin, &p, delta);
+    if (delta && !once)
+        fill(c, table_for(c, as), lin, &p, writable, delta);
     return true;
 }
 
@@ -222,7 +280,7 @@ void mmu_lookup(struct cpu *c, u64 lin, bool write, enum mem_as as, struct mmu_p
 {
     u32 error;
 
-    if (!lookup(c, lin, access_of(c, as) | (write ? WALK_WRITE : 0), as, ret, &error))
+    if (!lookup(c, lin, access_of(c, as) | (write ? WALK_WRITE : 0), write, as, ret, &error))
         raise_page_fault(c, lin, error);
 }
 
@@ -255,11 +313,11 @@ void mmu_find(struct cpu *c, u64 lin, bool write, struct mmu_page *ret)
     *ret = (struct mmu_page){.gpa = gpa_of_offset(c->m->ram, offset), .delta = delta, .ram = true, .writable = write};
 }
 
-bool mmu_try(struct cpu *c, u64 lin, struct mmu_page *ret)
+bool mmu_try(struct cpu *c, u64 lin, bool will_write, struct mmu_page *ret)
 {
     u32 error;
 
-    return lookup(c, lin, access_of(c, AS_CPL), AS_CPL, ret, &error);
+    return lookup(c, lin, access_of(c, AS_CPL), will_write, AS_CPL, ret, &error);
 }
 
 u64 mmu_fetch(struct cpu *c, u64 lin)
@@ -275,6 +333,9 @@ u64 mmu_fetch(struct cpu *c, u64 lin)
     unsigned access = WALK_FETCH | ((c->mode & MODE_USER) ? WALK_USER : 0);
     if (!walk_page(&regs, lin, access, &p, &error))
         raise_page_fault(c, lin, error);
+    const struct gmem_slot *s = ram_slot(c->m->ram, p.gpa);
+    if (s)
+        lazy_need(c->m->ram, s->offset + (p.gpa - s->gpa));
     struct touched *r = region_touch(t, lin);
     region_note(r, &p);
     *exec_entry(t, lin) = EXEC_VALID | (u32)(p.gpa >> 12);
@@ -312,6 +373,32 @@ void mmu_flush_page(struct cpu *c, u64 lin)
     for (unsigned i = 0; i < v->nslots; i++)
         for (unsigned k = 0; v->slot[i].used && k < TABLE_KINDS; k++)
             table_flush_page(&v->slot[i].table[k], lin);
+}
+
+/* Drops the entries of a region that lead into gview. */
+static void region_forget_stores(const struct vcpu *v, struct table *t, u32 region)
+{
+    u64 lin = (u64)((s64)((u64)region << 37) >> 16), *e = data_entry(t, lin);
+    u64 gview = (u64)v->bt->gview, view_bytes = v->bt->view_bytes;
+
+    for (unsigned i = 0; i < 512; i++)
+        if (e[i] + lin + i * 4096ull - gview < view_bytes)
+            e[i] = 0;
+}
+
+void mmu_forget(struct vcpu *v, bool all)
+{
+    for (unsigned i = 0; i < v->nslots * TABLE_KINDS; i++) {
+        struct table *t = &v->slot[i / TABLE_KINDS].table[i % TABLE_KINDS];
+
+        if (all)
+            table_flush(t, false);
+        for (unsigned n = 0; n < t->ntouched; n++) {
+            if (t->touched[n].stores)
+                region_forget_stores(v, t, t->touched[n].index);
+            t->touched[n].stores = 0;
+        }
+    }
 }
 
 static void slot_flush(struct slot *s, bool keep_global)

@@ -19,6 +19,7 @@ struct touched {
     u32 index;      /* linear address >> 21, 27 bits */
     u8 local;       /* holds entries of pages that are not global */
     u8 large, huge; /* holds entries that come from a 2M/4M or 1G page */
+    u8 stores;      /* holds entries that lead into gview */
 };
 
 struct table {
@@ -62,6 +63,7 @@ struct bt {
     struct code_cache *cache;
     unsigned nvcpus;
     struct vcpu **vcpu;
+    u8 *heat;          /* per page of RAM, see heat.c */
 };
 
 enum sync_state { VCPU_OUTSIDE, VCPU_INSIDE };
@@ -131,10 +133,22 @@ void mmu_lookup(struct cpu *c, u64 lin, bool write, enum mem_as as, struct mmu_p
 void mmu_find(struct cpu *c, u64 lin, bool write, struct mmu_page *ret);
 /* What the current data table says of a page, without walking. Light. */
 u64 mmu_peek(struct cpu *c, u64 lin);
-/* The same for a read that may never happen: false instead of a fault. */
-bool mmu_try(struct cpu *c, u64 lin, struct mmu_page *ret);
+/* The same for a read that may never happen: false instead of a fault. will_write: a store may follow; it has to do so
+ * through a walk of its own unless ret->writable. */
+bool mmu_try(struct cpu *c, u64 lin, bool will_write, struct mmu_page *ret);
 /* Walks for an instruction fetch, raising #PF; fills the exec table. Returns the guest-physical address. Light. */
 u64 mmu_fetch(struct cpu *c, u64 lin);
+
+/* Entries that lead into gview are dropped, or (all) all entries of all tables. The vCPU is outside (cache_stop_all). */
+void mmu_forget(struct vcpu *v, bool all);
+
+/* heat.c (light): a load met a page that the guest may write, while the dirty log wants to hear of its first write. */
+enum heat_guess { HEAT_NOTE /* as if written */, HEAT_ONCE /* let this load through only */, HEAT_READ /* for reading */ };
+enum heat_guess heat_load(struct bt *bt, u64 page);
+void heat_store(struct bt *bt, u64 page);
+
+/* dirty.c: what the machine's memory asks of an accelerator */
+extern const struct gmem_accel bt_gmem_accel;
 
 /* debug.c (light): breakpoints */
 #define DR6_BS BIT(14)
