@@ -8,6 +8,7 @@
 
 #define FIRST_ALLOWED_NS 8000000 /* what we aim at first, whatever is allowed */
 #define FIXED_NS 2000000         /* until measured: stopping, state, starting */
+#define LEAST_NS 500000
 #define STUCK 2
 #define THROTTLE_FIRST 20
 #define THROTTLE_STEP 20
@@ -94,7 +95,9 @@ enum migrate_verdict migrate_estimate_round(struct migrate_estimate *e,
     bool helped = e->best_left == UINT64_MAX || r->left < e->best_left - e->best_left / 10;
     if (r->left < e->best_left)
         e->best_left = r->left;
-    if (migrate_estimate_downtime(e) <= e->allowed_ns)
+    /* Less than that a further round cannot win, whatever was asked for. */
+    s64 pages_ns = migrate_estimate_downtime(e) - e->fixed_ns;
+    if (pages_ns + e->fixed_ns <= e->allowed_ns || pages_ns < LEAST_NS)
         return MIGRATE_STOP;
     if (e->wish.limit_ns && r->now_ns - e->start_ns >= e->wish.limit_ns)
         return time_over(e);

@@ -20,8 +20,9 @@ int migrate_queue_init(struct migrate_queue *q, u64 pages, unsigned senders, str
     q->sent = calloc(words, sizeof(*q->sent));
     q->fresh = calloc(words, sizeof(*q->fresh));
     q->history = calloc(words, 64);
+    q->round = calloc(words, sizeof(*q->round));
     q->touched = calloc((words + 63) / 64, sizeof(*q->touched));
-    if (q->todo && q->pass && q->sent && q->fresh && q->history && q->touched)
+    if (q->todo && q->pass && q->sent && q->fresh && q->history && q->round && q->touched)
         return 0;
     migrate_queue_fini(q);
     return err_set(err, ENOMEM, "no memory for the list of pages");
@@ -36,6 +37,7 @@ void migrate_queue_fini(struct migrate_queue *q)
     free(q->sent);
     free(q->fresh);
     free(q->history);
+    free(q->round);
     free(q->touched);
     *q = (struct migrate_queue){0};
 }
@@ -81,7 +83,8 @@ u64 migrate_queue_written(struct migrate_queue *q)
         if (bits) {
             atomic_fetch_or_explicit(&q->todo[w], bits, memory_order_relaxed);
             atomic_fetch_and_explicit(&q->pass[w], ~bits, memory_order_relaxed);
-            count += (u64)__builtin_popcountll(bits);
+            count += (u64)__builtin_popcountll(bits & ~q->round[w]);
+            q->round[w] |= bits;
         }
         if (bits || q->touched[w / 64] >> (w % 64) & 1)
             age(q, w);
@@ -109,7 +112,7 @@ static u64 restless(const struct migrate_queue *q, u64 word)
     return bits;
 }
 
-u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass)
+u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 limit)
 {
     u64 count = 0;
 
@@ -118,13 +121,16 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass)
 
         if (pass == MIGRATE_PASS_CALM && bits)
             bits &= ~restless(q, w);
-        if (pass == MIGRATE_PASS_NONE)
+        if (pass == MIGRATE_PASS_RESTLESS && bits)
+            bits &= restless(q, w);
+        if (pass == MIGRATE_PASS_NONE || (pass == MIGRATE_PASS_RESTLESS && count >= limit))
             bits = 0;
         atomic_store_explicit(&q->pass[w], bits, memory_order_relaxed);
+        q->round[w] = 0;
         count += (u64)__builtin_popcountll(bits);
     }
     for (unsigned i = 0; i < ARRAY_LEN(q->at); i++)
-        atomic_store(&q->at[i], i);
+        atomic_store(&q->at[i], 0);
     return count;
 }
 
@@ -137,27 +143,49 @@ u64 migrate_queue_left(const struct migrate_queue *q)
     return count;
 }
 
+/* Takes what is left of one word. */
+static u64 take_word(struct migrate_queue *q, u64 word)
+{
+    u64 bits = atomic_load_explicit(&q->pass[word], memory_order_relaxed);
+
+    if (!bits)
+        return 0;
+    bits = atomic_exchange(&q->pass[word], 0);
+    /* Another took some by name (claim), or the pass lost them: only what is still to do. */
+    return bits & atomic_fetch_and(&q->todo[word], ~bits);
+}
+
 bool migrate_queue_take(struct migrate_queue *q, unsigned sender, u64 *ret_first, u64 *ret_bits)
 {
-    u64 w = atomic_load_explicit(&q->at[sender], memory_order_relaxed);
+    u64 mine = (q->words + q->senders - 1 - sender) / q->senders; /* words of this sender */
+    u64 start = atomic_load_explicit(&q->at[sender], memory_order_relaxed);
 
-    for (; w < q->words; w += q->senders) {
-        u64 bits = atomic_load_explicit(&q->pass[w], memory_order_relaxed);
+    for (u64 i = 0; i < mine; i++) {
+        u64 n = (start + i) % mine, word = n * q->senders + sender;
+        u64 bits = take_word(q, word);
 
         if (!bits)
             continue;
-        bits = atomic_exchange(&q->pass[w], 0);
-        /* Another took some by name (claim), or the pass lost them: only what is still to do. */
-        bits &= atomic_fetch_and(&q->todo[w], ~bits);
-        if (!bits)
-            continue;
-        atomic_store_explicit(&q->at[sender], w + q->senders, memory_order_relaxed);
-        *ret_first = 64 * w;
+        atomic_store_explicit(&q->at[sender], n + 1, memory_order_relaxed);
+        *ret_first = 64 * word;
         *ret_bits = bits;
         return true;
     }
-    atomic_store_explicit(&q->at[sender], w, memory_order_relaxed);
     return false;
+}
+
+void migrate_queue_go_on_at(struct migrate_queue *q, u64 page)
+{
+    u64 word = page / 64;
+
+    atomic_store_explicit(&q->at[word % q->senders], word / q->senders, memory_order_relaxed);
+}
+
+u64 migrate_queue_claim_near(struct migrate_queue *q, u64 page)
+{
+    u64 mask = ~0ull << (page % 64);
+
+    return atomic_fetch_and(&q->todo[page / 64], ~mask) & mask;
 }
 
 bool migrate_queue_claim(struct migrate_queue *q, u64 page)

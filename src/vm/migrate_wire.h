@@ -24,7 +24,7 @@
 
 enum migrate_type {
     /* to the destination */
-    MIGRATE_HELLO = 1, /* struct migrate_hello, then its configuration as text */
+    MIGRATE_HELLO = 1, /* struct migrate_hello, then the machine's description (vm/identity.h) */
     MIGRATE_JOIN,      /* struct migrate_join: one more connection of a migration */
     MIGRATE_QUERY,     /* a token: did that machine ever run here? It will not, once we said no */
     MIGRATE_PAGES,     /* migrate_page.h */
@@ -73,7 +73,7 @@ struct migrate_hello {
     u32 connections;               /* this one included */
     u32 flags;                     /* MIGRATE_HELLO_* */
     u64 ram_bytes;
-    u32 config_bytes; /* of text, behind it */
+    u32 config_bytes; /* of description, behind it */
 };
 
 enum {
@@ -84,13 +84,13 @@ enum {
 
 #define MIGRATE_HELLO_BYTES (4 + MIGRATE_TOKEN_BYTES + 4 + 4 + 8 + 4)
 #define MIGRATE_JOIN_BYTES (MIGRATE_TOKEN_BYTES + 4)
-#define MIGRATE_CONFIG_MAX (64u * KiB)
+#define MIGRATE_CONFIG_MAX (320u * KiB)
 #define MIGRATE_CONNECTIONS 16
 
 void migrate_hello_put(const struct migrate_hello *h, u8 ret_bytes[MIGRATE_HELLO_BYTES]);
-/* body, len: the whole message; ret_config points into it, ret_hello->config_bytes long, printable. */
+/* body, len: the whole message; ret_config points into it, ret_hello->config_bytes long. */
 int migrate_hello_get(const u8 *body, u32 len, struct migrate_hello *ret_hello,
-                      const char **ret_config, struct err *err);
+                      const u8 **ret_config, struct err *err);
 
 /* Little-endian numbers in messages. */
 static inline void migrate_put(u8 *to, u64 value, unsigned bytes)

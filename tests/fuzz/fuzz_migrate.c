@@ -18,7 +18,7 @@ struct reader {
 static void take(struct reader *r, const struct migrate_head *head, const u8 *body)
 {
     struct migrate_hello hello;
-    const char *config;
+    const u8 *config;
 
     if (head->type == MIGRATE_PAGES)
         migrate_decoder_apply(&r->decoder, &r->memory, head->flags, body, head->len, NULL);

@@ -51,7 +51,7 @@ static void queue_sends_everything_once(void **state)
     migrate_queue_fill(&q, 10, 500);
     migrate_queue_fill(&q, 990, 100); /* cut at the end of memory */
     assert_int_equal(migrate_queue_left(&q), 510);
-    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL), 510);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 510);
     assert_true(migrate_queue_claim(&q, 12));
     assert_false(migrate_queue_claim(&q, 12));
     assert_false(migrate_queue_claim(&q, 9));
@@ -69,7 +69,7 @@ static void queue_holds_back_written_pages(void **state)
 
     assert_int_equal(migrate_queue_init(&q, 256, 1, NULL), 0);
     migrate_queue_fill(&q, 0, 256);
-    migrate_queue_begin(&q, MIGRATE_PASS_CALM);
+    migrate_queue_begin(&q, MIGRATE_PASS_CALM, 0);
     q.fresh[1] = 5;
     assert_int_equal(migrate_queue_written(&q), 2);
     assert_int_equal(take_all(&q, 0), 254);
@@ -77,16 +77,38 @@ static void queue_holds_back_written_pages(void **state)
     /* Once is not restless, twice is; after four quiet looks it is calm again. */
     q.fresh[1] = 1;
     migrate_queue_written(&q);
-    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_CALM), 1);
-    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL), 2);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_CALM, 0), 1);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 2);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_RESTLESS, 10), 1);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_RESTLESS, 0), 0);
     q.fresh[1] = 0;
     for (int i = 0; i < 4; i++)
         migrate_queue_written(&q);
-    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_CALM), 2);
-    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_NONE), 0);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_CALM, 0), 2);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_NONE, 0), 0);
     q.fresh[0] = 1;
     migrate_queue_written_last(&q);
     assert_int_equal(migrate_queue_left(&q), 3);
+    migrate_queue_fini(&q);
+}
+
+/* A page that somebody waits for is followed by its neighbours, wherever the pass is. */
+static void queue_goes_on_where_it_is_touched(void **state)
+{
+    struct migrate_queue q;
+    u64 first, bits;
+
+    assert_int_equal(migrate_queue_init(&q, 640, 2, NULL), 0);
+    migrate_queue_fill(&q, 0, 640);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 640);
+    migrate_queue_go_on_at(&q, 6 * 64 + 5);
+    assert_true(migrate_queue_claim_near(&q, 6 * 64 + 5) == ~0ull << 5);
+    assert_true(migrate_queue_take(&q, 0, &first, &bits));
+    assert_int_equal(first, 6 * 64);
+    assert_int_equal(bits, 31);
+    assert_true(migrate_queue_take(&q, 1, &first, &bits));
+    assert_int_equal(first, 64);
+    assert_int_equal(take_all(&q, 0) + take_all(&q, 1), 640 - 128);
     migrate_queue_fini(&q);
 }
 
@@ -216,6 +238,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(pace_holds_the_rate),
     cmocka_unit_test(queue_sends_everything_once),
     cmocka_unit_test(queue_holds_back_written_pages),
+    cmocka_unit_test(queue_goes_on_where_it_is_touched),
     cmocka_unit_test(judge_converges),
     cmocka_unit_test(judge_idle_guest_stops_at_once),
     cmocka_unit_test(judge_hopeless),

@@ -72,7 +72,7 @@ static void hello_round_trip(void **state)
                          out;
     u8 body[MIGRATE_HELLO_BYTES + sizeof(text)];
     u32 len = MIGRATE_HELLO_BYTES + in.config_bytes;
-    const char *config;
+    const u8 *config;
 
     memset(in.token, 7, sizeof(in.token));
     migrate_hello_put(&in, body);
@@ -80,12 +80,10 @@ static void hello_round_trip(void **state)
     assert_int_equal(migrate_hello_get(body, len, &out, &config, NULL), 0);
     assert_memory_equal(&in, &out, sizeof(in));
     assert_memory_equal(config, text, in.config_bytes);
-    /* Too short, too long, bytes that are no text. */
+    /* Too short, too long. */
     assert_int_equal(migrate_hello_get(body, len - 1, &out, &config, NULL), -EPROTO);
     assert_int_equal(migrate_hello_get(body, len + 1, &out, &config, NULL), -EPROTO);
     assert_int_equal(migrate_hello_get(body, 3, &out, &config, NULL), -EPROTO);
-    body[MIGRATE_HELLO_BYTES + 2] = 0x1b;
-    assert_int_equal(migrate_hello_get(body, len, &out, &config, NULL), -EPROTO);
 }
 
 /* Version skew is said as such, whatever else is in the message. */
@@ -94,7 +92,7 @@ static void hello_other_version(void **state)
     struct migrate_hello in = {.version = MIGRATE_VERSION + 1, .connections = 999}, out;
     struct err err = ERR_INIT;
     u8 body[MIGRATE_HELLO_BYTES];
-    const char *config;
+    const u8 *config;
 
     migrate_hello_put(&in, body);
     assert_int_equal(migrate_hello_get(body, sizeof(body), &out, &config, &err), -ENOTSUP);

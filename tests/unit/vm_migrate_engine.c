@@ -1,0 +1,588 @@
+/*
+ * Both ends of a migration over socket pairs, with a guest of some hundred pages that has no processor:
+ * it writes whenever its dirty log is looked at. Every mode; the line cut before every message; a
+ * destination that refuses. At the end exactly one side runs the guest, and no byte is lost.
+ */
+#include "unit.h"
+
+#include "vm/migrate_destination.h"
+#include "vm/migrate_line.h"
+#include "vm/migrate_source.h"
+#include <pthread.h>
+#include <signal.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define PAGES 700 /* no multiple of a group */
+#define PAGE MIGRATE_PAGE_BYTES
+#define WORDS ((PAGES + 63) / 64)
+
+struct toy {
+    u8 *ram;
+    pthread_mutex_t lock; /* the source's listener and director, the destination's threads */
+    u64 dirty[WORDS], absent[WORDS];
+    bool running, stopped;
+    unsigned writes; /* pages that it writes between two looks */
+    unsigned looks;
+    u32 counter;    /* its state */
+    bool bad_state; /* destination: load fails */
+    const struct lazy_source *lazy;
+    pthread_t reader; /* destination in post-copy: touches all pages */
+    bool reading;
+    unsigned throttled;
+};
+
+static u64 random_at = 1;
+
+static u64 random_word(void)
+{
+    random_at = random_at * 6364136223846793005ull + 1442695040888963407ull;
+    return random_at ^ random_at >> 29;
+}
+
+static void write_page(struct toy *t)
+{
+    u64 page = random_word() % PAGES;
+    u8 *at = t->ram + page * PAGE;
+    u64 how = random_word() % 4;
+
+    memcpy(at + random_word() % (PAGE - 8), &random_at, 8);
+    if (how == 0)
+        memset(at, (int)random_word(), PAGE);
+    if (how == 1)
+        memset(at, 0, PAGE);
+    t->dirty[page / 64] |= BIT(page % 64);
+    t->counter++;
+}
+
+static int log_start(void *opaque, struct err *err)
+{
+    struct toy *t = opaque;
+
+    memset(t->dirty, 0, sizeof(t->dirty));
+    return 0;
+}
+
+static int log_collect(void *opaque, u64 *ret_bits, u64 *ret_count, struct err *err)
+{
+    struct toy *t = opaque;
+    u64 count = 0;
+
+    t->looks++;
+    for (unsigned i = 0; i < t->writes && t->running; i++)
+        write_page(t);
+    for (unsigned w = 0; w < WORDS; w++)
+        count += (u64)__builtin_popcountll(t->dirty[w]);
+    memcpy(ret_bits, t->dirty, sizeof(t->dirty));
+    memset(t->dirty, 0, sizeof(t->dirty));
+    *ret_count = count;
+    return 0;
+}
+
+static void log_stop(void *opaque)
+{
+}
+
+static int toy_stop(void *opaque, struct err *err)
+{
+    struct toy *t = opaque;
+
+    for (unsigned i = 0; i < t->writes; i++)
+        write_page(t);
+    t->running = false;
+    return 0;
+}
+
+static int toy_resume(void *opaque, struct err *err)
+{
+    struct toy *t = opaque;
+
+    t->running = true;
+    return 0;
+}
+
+static void toy_throttle(void *opaque, unsigned percent)
+{
+    struct toy *t = opaque;
+
+    t->throttled = MAX(t->throttled, percent);
+    t->writes = percent >= 80 ? 0 : t->writes;
+}
+
+static int toy_save(void *opaque, const struct state_sink *to, struct err *err)
+{
+    struct toy *t = opaque;
+
+    assert_false(t->running);
+    return to->write(to->opaque, &t->counter, sizeof(t->counter));
+}
+
+static int toy_load(void *opaque, const struct state_source *from, struct err *err)
+{
+    struct toy *t = opaque;
+
+    if (t->bad_state)
+        return err_set(err, EINVAL, "state of toy 0: no");
+    return from->read(from->opaque, &t->counter, sizeof(t->counter));
+}
+
+static int toy_absent(void *opaque, const struct lazy_source *source, const u64 *bits,
+                      struct err *err)
+{
+    struct toy *t = opaque;
+
+    memcpy(t->absent, bits, sizeof(t->absent));
+    for (u64 page = 0; page < PAGES; page++)
+        if (bits[page / 64] >> (page % 64) & 1)
+            memset(t->ram + page * PAGE, 0xee, PAGE);
+    t->lazy = source;
+    return 0;
+}
+
+static bool toy_is_absent(void *opaque, u64 page)
+{
+    struct toy *t = opaque;
+
+    pthread_mutex_lock(&t->lock);
+    bool absent = t->absent[page / 64] >> (page % 64) & 1;
+    pthread_mutex_unlock(&t->lock);
+    return absent;
+}
+
+static bool toy_supply(void *opaque, u64 page, const u8 *bytes)
+{
+    struct toy *t = opaque;
+
+    pthread_mutex_lock(&t->lock);
+    bool absent = t->absent[page / 64] >> (page % 64) & 1;
+    if (absent)
+        memcpy(t->ram + page * PAGE, bytes, PAGE);
+    t->absent[page / 64] &= ~BIT(page % 64);
+    pthread_mutex_unlock(&t->lock);
+    return absent;
+}
+
+static void toy_all_there(void *opaque)
+{
+}
+
+/* A vCPU that touches everything, from the end: against the order in which pages are pushed. */
+static void *read_pages(void *opaque)
+{
+    struct toy *t = opaque;
+    u8 bytes[PAGE];
+
+    for (u64 page = PAGES; page-- > 0;)
+        while (toy_is_absent(t, page))
+            t->lazy->fetch(t->lazy->opaque, page, bytes);
+    return NULL;
+}
+
+static int toy_run(void *opaque, struct err *err)
+{
+    struct toy *t = opaque;
+
+    t->running = true;
+    if (t->lazy) {
+        t->reading = true;
+        pthread_create(&t->reader, NULL, read_pages, t);
+    }
+    return 0;
+}
+
+static struct migrate_guest guest_of(struct toy *t)
+{
+    return (struct migrate_guest){.ram = t->ram,
+                                  .pages = PAGES,
+                                  .memfd = -1,
+                                  .log_start = log_start,
+                                  .log_collect = log_collect,
+                                  .log_stop = log_stop,
+                                  .stop = toy_stop,
+                                  .resume = toy_resume,
+                                  .throttle = toy_throttle,
+                                  .save = toy_save,
+                                  .load = toy_load,
+                                  .absent = toy_absent,
+                                  .supply = toy_supply,
+                                  .is_absent = toy_is_absent,
+                                  .all_there = toy_all_there,
+                                  .run = toy_run,
+                                  .opaque = t};
+}
+
+static void toy_init(struct toy *t, unsigned writes)
+{
+    *t = (struct toy){.ram = calloc(PAGES, PAGE), .writes = writes};
+    pthread_mutex_init(&t->lock, NULL);
+}
+
+/* Both ends of one migration. */
+struct move {
+    struct toy here, there;
+    struct migrate_guest guest_here, guest_there;
+    struct migrate_word word;
+    struct migrate_options options;
+    struct migrate_source *source;
+    struct migrate_destination *destination;
+    unsigned lines;
+    int arrive_rc;
+    struct err arrive_err;
+    pthread_t thread;
+    /* Cutting: */
+    unsigned messages, cut_at; /* 0: never */
+    pthread_mutex_t lock;
+};
+
+static void *arrive(void *opaque)
+{
+    struct move *m = opaque;
+
+    m->arrive_rc = migrate_destination_run(m->destination, &m->arrive_err);
+    return NULL;
+}
+
+/* Reads the greeting of every connection, as the receiver's process does. */
+static void read_greetings(const int *fds, unsigned n)
+{
+    for (unsigned i = 0; i < n; i++) {
+        struct migrate_head head;
+        u8 bytes[MIGRATE_HEAD_BYTES], body[256];
+
+        assert_int_equal(read(fds[i], bytes, sizeof(bytes)), sizeof(bytes));
+        assert_int_equal(migrate_head_get(bytes, MIGRATE_TO_DESTINATION, 0, &head, NULL), 0);
+        assert_int_equal(head.type, i ? MIGRATE_JOIN : MIGRATE_HELLO);
+        assert_int_equal(read(fds[i], body, head.len), head.len);
+    }
+}
+
+static bool count_message(void *opaque, enum migrate_type type)
+{
+    struct move *m = opaque;
+
+    pthread_mutex_lock(&m->lock);
+    bool go_on = ++m->messages != m->cut_at;
+    pthread_mutex_unlock(&m->lock);
+    return go_on;
+}
+
+static void make_pairs(unsigned n, int *here, int *there)
+{
+    for (unsigned i = 0; i < n; i++) {
+        int pair[2];
+
+        assert_int_equal(socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair), 0);
+        here[i] = pair[0];
+        there[i] = pair[1];
+    }
+}
+
+static struct move *move_new(unsigned lines, unsigned writes)
+{
+    struct move *m = calloc(1, sizeof(*m));
+
+    m->lines = lines;
+    m->options = (struct migrate_options){.wish = {.downtime_ns = 300000000}};
+    pthread_mutex_init(&m->lock, NULL);
+    toy_init(&m->here, writes);
+    toy_init(&m->there, 0);
+    m->here.running = true;
+    for (u64 page = 0; page < PAGES; page += 2)
+        for (unsigned i = 0; i < PAGE; i += 8) {
+            u64 word = random_word();
+            memcpy(m->here.ram + page * PAGE + i, &word, 8);
+        }
+    m->guest_here = guest_of(&m->here);
+    m->guest_there = guest_of(&m->there);
+    return m;
+}
+
+struct greeting {
+    int fds[MIGRATE_CONNECTIONS];
+    struct move *move;
+    bool again;
+};
+
+/* The receiver's side from the first byte on; ends at once when the greeting never comes whole. */
+static void *greet_and_arrive(void *opaque)
+{
+    struct greeting *g = opaque;
+    struct move *m = g->move;
+
+    read_greetings(g->fds, m->lines);
+    if (g->again)
+        migrate_destination_again(m->destination, g->fds, m->lines, &m->arrive_err);
+    else
+        migrate_destination_new(&m->guest_there, &m->word, g->fds, m->lines, &m->destination,
+                                &m->arrive_err);
+    return arrive(m);
+}
+
+static int run_move(struct move *m, struct err *err)
+{
+    struct greeting g = {.move = m};
+    int here[MIGRATE_CONNECTIONS], rc;
+
+    make_pairs(m->lines, here, g.fds);
+    assert_int_equal(
+        migrate_source_new(&m->guest_here, &m->options, here, m->lines, &m->source, err), 0);
+    if (m->cut_at || m->messages)
+        migrate_source_watch(m->source, count_message, m);
+    pthread_create(&m->thread, NULL, greet_and_arrive, &g);
+    rc = migrate_source_run(m->source, err);
+    pthread_join(m->thread, NULL);
+    return rc;
+}
+
+static int run_again(struct move *m, struct err *err)
+{
+    struct greeting g = {.move = m, .again = true};
+    int here[MIGRATE_CONNECTIONS], rc;
+
+    make_pairs(m->lines, here, g.fds);
+    assert_int_equal(migrate_source_again(m->source, here, m->lines, err), 0);
+    pthread_create(&m->thread, NULL, greet_and_arrive, &g);
+    rc = migrate_source_run(m->source, err);
+    pthread_join(m->thread, NULL);
+    return rc;
+}
+
+static void move_free(struct move *m)
+{
+    if (m->there.reading)
+        pthread_join(m->there.reader, NULL);
+    migrate_source_free(m->source);
+    migrate_destination_free(m->destination);
+    free(m->here.ram);
+    free(m->there.ram);
+    free(m);
+}
+
+static void assert_moved(struct move *m)
+{
+    assert_false(m->here.running);
+    assert_true(m->there.running);
+    assert_int_equal(migrate_source_owner(m->source), MIGRATE_GONE);
+    assert_int_equal(m->arrive_rc, 0);
+    assert_int_equal(m->here.counter, m->there.counter);
+    assert_memory_equal(m->here.ram, m->there.ram, PAGES * PAGE);
+}
+
+static void move_by(unsigned lines, unsigned writes, bool zstd, bool cache, bool postcopy)
+{
+    struct move *m = move_new(lines, writes);
+    struct migrate_progress progress;
+    struct err err = ERR_INIT;
+
+    m->options.zstd = zstd;
+    m->options.cache_bytes = cache ? PAGES * PAGE : 0;
+    m->options.postcopy_first = postcopy;
+    assert_int_equal(run_move(m, &err), 0);
+    assert_moved(m);
+    migrate_source_progress(m->source, &progress);
+    assert_int_equal(progress.phase, MIGRATE_DONE);
+    assert_int_equal(progress.left_pages, 0);
+    assert_true(progress.bytes > PAGES / 2 * PAGE / 8 && progress.downtime_ns > 0);
+    move_free(m);
+}
+
+static void precopy_one_line(void **state)
+{
+    move_by(1, 20, false, false, false);
+    move_by(1, 20, true, true, false);
+}
+
+static void precopy_lines(void **state)
+{
+    move_by(2, 30, false, true, false);
+    move_by(5, 30, true, false, false);
+}
+
+static void postcopy_one_line(void **state)
+{
+    move_by(1, 20, false, false, true);
+}
+
+static void postcopy_lines(void **state)
+{
+    move_by(3, 20, true, true, true);
+}
+
+/* A guest that writes more than a slow line carries: post-copy after rounds, and throttling. */
+static void hybrid_and_throttle(void **state)
+{
+    for (int throttle = 0; throttle < 2; throttle++) {
+        struct move *m = move_new(2, 400);
+        struct err err = ERR_INIT;
+
+        m->options.bytes_per_s = 20 * MiB;
+        m->options.wish.downtime_ns = 1000000;
+        m->options.wish.postcopy = !throttle;
+        m->options.wish.throttle_percent = throttle ? 99 : 0;
+        assert_int_equal(run_move(m, &err), 0);
+        assert_moved(m);
+        assert_int_equal(m->there.reading, !throttle);
+        if (throttle)
+            assert_in_range(m->here.throttled, 80, 99);
+        move_free(m);
+    }
+}
+
+/* The time limit: the guest stays, runs, and gets its time back. */
+static void gives_up(void **state)
+{
+    struct move *m = move_new(2, 400);
+    struct err err = ERR_INIT;
+
+    m->options.bytes_per_s = 50 * MiB;
+    m->options.wish.downtime_ns = 1000000;
+    m->options.wish.limit_ns = 50000000;
+    assert_int_equal(run_move(m, &err), -ETIME);
+    assert_int_equal(migrate_source_owner(m->source), MIGRATE_OURS);
+    assert_true(m->here.running);
+    assert_false(m->there.running);
+    assert_int_equal(m->arrive_rc, -ECANCELED);
+    assert_int_equal(m->word.claim, MIGRATE_REFUSED);
+    move_free(m);
+}
+
+/* The destination does not take the state: that is before GO, so nothing has happened. */
+static void bad_state_is_refused(void **state)
+{
+    struct move *m = move_new(2, 5);
+    struct err err = ERR_INIT;
+
+    m->there.bad_state = true;
+    assert_int_equal(run_move(m, &err), -EREMOTEIO);
+    assert_non_null(strstr(err.msg, "state of toy 0"));
+    assert_true(m->here.running);
+    assert_false(m->there.running);
+    move_free(m);
+}
+
+/* What a supervisor and the user do after a broken line, and who runs then. */
+static void settle(struct move *m)
+{
+    struct err err = ERR_INIT;
+
+    if (migrate_source_owner(m->source) == MIGRATE_UNDECIDED) {
+        bool ran = migrate_word_take(&m->word, MIGRATE_REFUSED) == MIGRATE_RAN;
+
+        migrate_source_decide(m->source, ran ? MIGRATE_EV_RAN : MIGRATE_EV_NEVER, &err);
+    }
+    assert_int_equal(m->here.running + m->there.running, 1);
+    if (m->here.running)
+        return;
+    for (int tries = 0; migrate_source_owner(m->source) == MIGRATE_SERVING && tries < 3; tries++)
+        run_again(m, &err);
+    assert_moved(m);
+}
+
+static void cut_everywhere(bool postcopy, unsigned lines)
+{
+    struct move *m = move_new(lines, 10);
+    struct err err = ERR_INIT;
+
+    m->messages = 1; /* only count */
+    m->options.postcopy_first = postcopy;
+    assert_int_equal(run_move(m, &err), 0);
+    unsigned total = m->messages;
+    move_free(m);
+    /* The greeting itself is cut in the receiver's process. */
+    for (unsigned at = lines + 2; at <= total + 1; at++) {
+        m = move_new(lines, 10);
+        m->cut_at = at;
+        m->messages = 0;
+        m->options.postcopy_first = postcopy;
+        run_move(m, &err);
+        settle(m);
+        move_free(m);
+    }
+}
+
+static void cuts_in_precopy(void **state)
+{
+    cut_everywhere(false, 1);
+    cut_everywhere(false, 3);
+}
+
+static void cuts_in_postcopy(void **state)
+{
+    cut_everywhere(true, 1);
+    cut_everywhere(true, 3);
+}
+
+static void *cancel_soon(void *opaque)
+{
+    struct move *m = opaque;
+    struct migrate_progress p;
+
+    do
+        migrate_source_progress(m->source, &p);
+    while (p.phase == MIGRATE_CONNECT);
+    migrate_source_cancel(m->source);
+    return NULL;
+}
+
+static void cancel_leaves_a_running_guest(void **state)
+{
+    struct move *m = move_new(2, 400);
+    struct greeting g = {.move = m};
+    struct err err = ERR_INIT;
+    int here[MIGRATE_CONNECTIONS];
+    pthread_t canceller;
+
+    m->options.bytes_per_s = 20 * MiB; /* never ends by itself */
+    m->options.wish.downtime_ns = 1000;
+    make_pairs(2, here, g.fds);
+    assert_int_equal(migrate_source_new(&m->guest_here, &m->options, here, 2, &m->source, &err), 0);
+    pthread_create(&m->thread, NULL, greet_and_arrive, &g);
+    pthread_create(&canceller, NULL, cancel_soon, m);
+    assert_int_equal(migrate_source_run(m->source, &err), -ECANCELED);
+    pthread_join(m->thread, NULL);
+    pthread_join(canceller, NULL);
+    assert_true(m->here.running && !m->there.running);
+    assert_int_equal(migrate_source_owner(m->source), MIGRATE_OURS);
+    move_free(m);
+}
+
+/* Whatever happens after GO, only `never` and `claim` lead back to a state that runs. */
+static void owner_table(void **state)
+{
+    for (unsigned from = 0; from < MIGRATE_OWNERS; from++)
+        for (unsigned event = 0; event < MIGRATE_EVENTS; event++) {
+            enum migrate_owner to =
+                migrate_owner_next((enum migrate_owner)from, (enum migrate_event)event);
+            bool given = from == MIGRATE_GIVEN || from == MIGRATE_SERVING ||
+                         from == MIGRATE_UNDECIDED || from == MIGRATE_GONE;
+            bool ours = to == MIGRATE_OURS || to == MIGRATE_HELD;
+
+            if (given && ours)
+                assert_true(event == MIGRATE_EV_NEVER || event == MIGRATE_EV_CLAIM);
+            if (from == MIGRATE_GONE || from == MIGRATE_SERVING)
+                assert_false(ours);
+            if (to == MIGRATE_OURS)
+                assert_true(migrate_owner_runs(to) && !given);
+        }
+    struct migrate_word word = {0};
+    assert_int_equal(migrate_word_take(&word, MIGRATE_RAN), MIGRATE_RAN);
+    assert_int_equal(migrate_word_take(&word, MIGRATE_REFUSED), MIGRATE_RAN);
+    word.claim = 77;
+    assert_int_equal(migrate_word_take(&word, MIGRATE_RAN), MIGRATE_REFUSED);
+}
+
+static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(precopy_one_line),     cmocka_unit_test(precopy_lines),
+    cmocka_unit_test(postcopy_one_line),    cmocka_unit_test(postcopy_lines),
+    cmocka_unit_test(hybrid_and_throttle),  cmocka_unit_test(gives_up),
+    cmocka_unit_test(bad_state_is_refused), cmocka_unit_test(cuts_in_precopy),
+    cmocka_unit_test(cuts_in_postcopy),     cmocka_unit_test(cancel_leaves_a_running_guest),
+    cmocka_unit_test(owner_table),
+};
+
+int main(void);
+int main(void)
+{
+    signal(SIGPIPE, SIG_IGN);
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
