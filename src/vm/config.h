@@ -33,11 +33,17 @@ struct vm_net_config {
     unsigned nfwds;
 };
 
-enum vm_serial_kind { VM_SERIAL_STDIO, VM_SERIAL_FILE, VM_SERIAL_UNIX, VM_SERIAL_NULL };
+enum vm_serial_kind {
+    VM_SERIAL_STDIO,
+    VM_SERIAL_FILE,
+    VM_SERIAL_UNIX,
+    VM_SERIAL_NULL,
+    VM_SERIAL_LOG, /* the guest's own log, bounded (vm/stream_log.h) */
+};
 
 struct vm_serial_config {
     enum vm_serial_kind kind;
-    char *path; /* file, unix */
+    char *path; /* file, unix; log: set by whoever starts the guest */
 };
 
 struct vm_config {
@@ -54,6 +60,7 @@ struct vm_config {
     struct vm_net_config net[VM_NETS];
     unsigned nnets; /* 0: one of kind user */
     struct vm_serial_config serial;
+    bool has_serial; /* it was asked for */
     bool no_reboot;
     bool has_debug_console, has_debug_exit;
     u16 debug_console_port, debug_exit_port;

@@ -432,6 +432,7 @@ int control_new(struct vm *vm, int listener, struct control **ret_control, struc
         close(listener);
         return err_set(err, ENOMEM, "control socket: no memory");
     }
+    json_object_seed(0); /* Jansson opens a file for it, once; later the sandbox forbids that */
     c->vm = vm;
     c->verbs = all_verbs;
     c->uid = getuid();

@@ -296,10 +296,11 @@ static const char *const serial_kinds[] = {
     [VM_SERIAL_FILE] = "file",
     [VM_SERIAL_UNIX] = "unix",
     [VM_SERIAL_NULL] = "null",
+    [VM_SERIAL_LOG] = "log",
     NULL,
 };
 
-/* stdio | null | file:PATH | unix:PATH */
+/* stdio | log | null | file:PATH | unix:PATH */
 static int parse_serial(struct vm_config *c, const char *value, struct err *err)
 {
     char kind[16];
@@ -308,7 +309,7 @@ static int parse_serial(struct vm_config *c, const char *value, struct err *err)
 
     snprintf(kind, sizeof(kind), "%.*s", colon ? (int)(colon - value) : (int)strlen(value), value);
     if (value_choice(kind, serial_kinds, &index, err))
-        return err_set(err, EINVAL, "'%s' is not known; allowed: stdio, null, file:PATH, unix:PATH",
+        return err_set(err, EINVAL, "'%s' is not known; allowed: stdio, log, null, file:PATH, unix:PATH",
                        value);
     bool takes_path = index == VM_SERIAL_FILE || index == VM_SERIAL_UNIX;
     if (takes_path && !colon)
@@ -318,6 +319,7 @@ static int parse_serial(struct vm_config *c, const char *value, struct err *err)
     if (takes_path && set_text(&c->serial.path, colon + 1, "the path after the colon", err))
         return -err->code;
     c->serial.kind = (enum vm_serial_kind)index;
+    c->has_serial = true;
     return 0;
 }
 
@@ -351,7 +353,7 @@ const struct vm_option vm_options[] = {
      print_debug_console},
     {"debug-exit", 0, "PORT", "a value V written to this port ends the machine with status 2V+1",
      parse_debug_exit, print_debug_exit},
-    {"disk", 'd', "FILE[,ro][,format=qcow2][,trust][,serial=TEXT]", "a disk image or block device (raw); may be repeated",
+    {"disk", 'D', "FILE[,ro][,format=qcow2][,trust][,serial=TEXT]", "a disk image or block device (raw); may be repeated",
      parse_disk, print_disk},
     {"initrd", 'i', "FILE", "initial file system for the kernel", parse_initrd, print_initrd},
     {"kernel", 'k', "FILE", "kernel to boot: bzImage, ELF with a PVH note, or Multiboot",
@@ -365,13 +367,44 @@ const struct vm_option vm_options[] = {
      print_no_reboot},
     {"root", 0, "DIR", "where records of this host's guests live (or $TRAPEZE_ROOT)", parse_root,
      print_root},
-    {"serial", 's', "WHERE", "first serial port: stdio, file:PATH, unix:PATH or null (stdio)",
+    {"serial", 's', "WHERE", "first serial port: stdio, log, file:PATH, unix:PATH or null (stdio; log with -d)",
      parse_serial, print_serial},
     {"trace", 't', "LIST",
      "trace points to switch on, patterns with commas between; help lists them", parse_trace,
      print_trace},
     {NULL, 0, NULL, NULL, NULL, NULL},
 };
+
+/* One line, cut in place. */
+static int read_line(struct vm_config *c, char *line, struct err *err)
+{
+    char *value = strchr(line, '=');
+
+    if (value)
+        *value++ = 0;
+    for (const struct vm_option *o = vm_options; o->name; o++) {
+        if (strcmp(o->name, line))
+            continue;
+        if (!o->arg != !value)
+            return err_set(err, EINVAL, "%s: %s", line, value ? "takes no value" : "needs a value");
+        return o->parse(c, value, err) ? err_wrap(err, "%s", line) : 0;
+    }
+    return err_set(err, EINVAL, "'%.64s' is not known", line);
+}
+
+int vm_options_read(struct vm_config *c, const char *text, struct err *err)
+{
+    auto_free char *copy = strdup(text);
+    int rc = copy ? 0 : err_sys(err, ENOMEM, "configuration");
+
+    for (char *line = copy, *end; !rc && *line; line = end) {
+        end = line + strcspn(line, "\n");
+        if (*end)
+            *end++ = 0;
+        rc = read_line(c, line, err);
+    }
+    return rc;
+}
 
 void vm_options_print(const struct vm_config *c, FILE *out)
 {

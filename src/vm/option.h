@@ -22,5 +22,7 @@ extern const struct vm_option vm_options[]; /* sorted by name; name NULL at the 
 
 /* All that is set, defaults too, as lines which are options again when "--" is put in front. */
 void vm_options_print(const struct vm_config *c, FILE *out);
+/* Reads such lines into a configuration. */
+int vm_options_read(struct vm_config *c, const char *text, struct err *err);
 
 #endif

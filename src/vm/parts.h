@@ -69,6 +69,8 @@ struct vm {
     struct block *disk[VM_DISKS];
     struct netport *net[VM_NETS];
     struct virtio *console;
+    void (*started)(void *opaque); /* NULL: nobody waits for it */
+    void *started_opaque;
     struct control *control; /* NULL: nobody asked for one */
 
     const struct accel_ops *ops;

@@ -381,6 +381,8 @@ static int open_kind(struct stream *s, const struct vm_serial_config *config, st
         return open_file(s, config->path, err);
     case VM_SERIAL_UNIX:
         return open_unix(s, config->path, err);
+    case VM_SERIAL_LOG:
+        return open_file(s, config->path, err);
     case VM_SERIAL_NULL:
         s->deaf = true;
         return 0;

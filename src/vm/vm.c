@@ -176,6 +176,12 @@ int vm_control(struct vm *vm, int listener, struct err *err)
     return control_new(vm, listener, &vm->control, err);
 }
 
+void vm_on_start(struct vm *vm, void (*fn)(void *opaque), void *opaque)
+{
+    vm->started = fn;
+    vm->started_opaque = opaque;
+}
+
 /* Kernel and tables into memory, processors to where they begin. vCPUs are parked. */
 static int boot(struct vm *vm, struct err *err)
 {
@@ -200,6 +206,8 @@ int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err)
         vm->in_loop = true;
         if (vm->resume_due)
             pci_host_resume(board_pci(vm->board));
+        if (vm->started)
+            vm->started(vm->started_opaque);
         if (!vm->paused)
             vm_cpus_go(vm);
         rc = loop_run(vm->loop);

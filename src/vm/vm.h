@@ -38,6 +38,8 @@ int vm_new_from(const struct vm_config *config, const struct vm_identity *id, st
 void vm_free(struct vm *vm); /* NULL and half-built are fine */
 /* Serves callers on a listening Unix socket from now on (vm/control.h); takes it over, on failure too. Before vm_run(). */
 int vm_control(struct vm *vm, int listener, struct err *err);
+/* fn is called once vm_run() has locked the process in and the guest is about to run. Before vm_run(). */
+void vm_on_start(struct vm *vm, void (*fn)(void *opaque), void *opaque);
 /* Runs it to its end; once. -errno only when it could not start or the host failed: ret_report is filled anyway. */
 int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err);
 
