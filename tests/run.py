@@ -152,7 +152,8 @@ def main():
     args = options.parse_args()
     build = os.path.abspath(args.build)
     only = [tier for tier in args.only.split(',') if tier]
-    env = dict(os.environ, TRAPEZE_BUILD=build, TRAPEZE=os.path.join(build, 'src', 'cmd', 'trapeze'))
+    env = dict(os.environ, TRAPEZE_BUILD=build, TRAPEZE=os.path.join(build, 'src', 'cmd', 'trapeze'),
+               TRAPEZE_ROOT=os.path.join(build, 'test-root'))  # not the host's own records
 
     cases = run_meson(build, only, None, env)
     for tier in sorted(os.listdir(os.path.join(ROOT, 'tests'))):

@@ -2,6 +2,7 @@
  * `trapeze run`: reads the options into a configuration, builds the machine, runs it, and turns the
  * way it ended into an exit status.
  */
+#include "cmd/launch.h"
 #include "cmd/status.h"
 #include "cmd/verb.h"
 #include "vm/option.h"
@@ -13,10 +14,12 @@
 
 #define RUN_OPTIONS 32
 
-enum { OWN_DUMP_CONFIG, OWN_HELP, OWN_REPORT, OWN_COUNT };
+enum { OWN_DETACH, OWN_DUMP_CONFIG, OWN_HELP, OWN_REPORT, OWN_COUNT };
 
 /* The options of the verb itself, in front of the machine's; sorted into them for the help text. */
 static const struct args_spec own[OWN_COUNT] = {
+    [OWN_DETACH] = {"detach", 'd', NULL,
+                    "run in the background: print the guest's id when it runs"},
     [OWN_DUMP_CONFIG] = {"dump-config", 0, NULL,
                          "print the configuration as options, one a line, and end"},
     [OWN_HELP] = {"help", 'h', NULL, "show this help"},
@@ -37,11 +40,16 @@ static const struct args_spec *options(void)
 
 struct request {
     struct vm_config config;
-    bool dump, help, report, list_traces;
+    bool background, dump, help, report, list_traces;
+    bool named;
 };
 
 static int read_option(struct request *r, int index, const char *value, struct err *err)
 {
+    if (index == OWN_DETACH) {
+        r->background = true;
+        return 0;
+    }
     if (index == OWN_DUMP_CONFIG) {
         r->dump = true;
         return 0;
@@ -57,6 +65,7 @@ static int read_option(struct request *r, int index, const char *value, struct e
     const struct vm_option *o = &vm_options[index - OWN_COUNT];
     if (o->parse(&r->config, value, err))
         return err_wrap(err, "--%s", o->name);
+    r->named |= !strcmp(o->name, "name");
     return 0;
 }
 
@@ -92,63 +101,25 @@ static int read_request(struct request *r, char **argv, struct err *err)
         return 0;
     if (r->config.trace && trace_enable(vm_traces, r->config.trace, err))
         return err_wrap(err, "--trace ('--trace help' lists them)");
+    if (r->background && r->config.has_serial && r->config.serial.kind == VM_SERIAL_STDIO)
+        return err_set(
+            err, EINVAL,
+            "--serial stdio: a machine in the background has no terminal; with --serial log, "
+            "the default, 'trapeze logs' and 'trapeze attach' show what it says");
     return vm_config_check(&r->config, err);
 }
 
-/* For --report: one line each, on standard error, after the guest's last output. */
-static void print_report(const struct vm_report *report)
+static int run_machine(struct request *r)
 {
-    fprintf(stderr, "trapeze: accelerator %s\n", report->why);
-    if (report->first_user_ns >= 0)
-        fprintf(stderr, "trapeze: first user program after %.3f s\n",
-                (double)report->first_user_ns / 1e9);
-}
+    struct launch l = {.verb = "run",
+                       .config = &r->config,
+                       .named = r->named,
+                       .background = r->background,
+                       .report = r->report};
 
-static int status_of(const struct vm_report *report)
-{
-    switch (report->end) {
-    case VM_END_POWEROFF:
-        return STATUS_OK;
-    case VM_END_PANIC:
-        return STATUS_PANIC;
-    case VM_END_TRIPLE:
-        return STATUS_TRIPLE;
-    case VM_END_DEBUG_EXIT:
-        return report->code;
-    case VM_END_STOPPED:
-        return STATUS_STOPPED;
-    case VM_END_FAILED:
-        return STATUS_HOST;
-    }
-    return STATUS_HOST;
-}
-
-static void explain(const struct vm_report *report)
-{
-    if (report->end == VM_END_PANIC)
-        fputs("trapeze: the guest panicked\n", stderr);
-    if (report->end == VM_END_TRIPLE)
-        fputs("trapeze: triple fault: a processor of the guest shut down\n", stderr);
-}
-
-static int run_machine(const struct request *r)
-{
-    struct vm_report report = {.end = VM_END_FAILED};
-    struct err err = ERR_INIT;
-    struct vm *vm = NULL;
-
-    int rc = vm_new(&r->config, &vm, &err);
-    if (!rc)
-        rc = vm_run(vm, &report, &err);
-    vm_free(vm); /* the terminal is itself again before we say anything */
-    if (rc) {
-        fprintf(stderr, "trapeze run: %s\n", err.msg);
-        return STATUS_HOST;
-    }
-    explain(&report);
-    if (r->report)
-        print_report(&report);
-    return status_of(&report);
+    if (r->background && !r->config.has_serial)
+        r->config.serial.kind = VM_SERIAL_LOG;
+    return launch(&l);
 }
 
 static int run(const struct verb *self, char **argv)
@@ -175,7 +146,7 @@ static int run(const struct verb *self, char **argv)
 const struct verb verb_run = {
     .name = "run",
     .operands = "[KERNEL]",
-    .summary = "Run a machine in the foreground",
+    .summary = "Run a machine, in the foreground or in the background",
     .options = options,
     .notes = "On a terminal, Ctrl-A X stops the machine and Ctrl-A H shows the other keys.\n"
              "SIGTERM presses the machine's power button; a second one stops it.\n\n"

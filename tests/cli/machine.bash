@@ -10,6 +10,7 @@ setup() {
         skip "${lines[-1]}"
     fi
     [ "$status" -eq 0 ]
+    export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root
     MARK=$BATS_TEST_TMPDIR/mark
     mkfifo "$MARK"
     exec 7<>"$MARK"

@@ -66,7 +66,7 @@ finishes() { # finishes STATUS LETTER ARGUMENT...
 @test "what cannot be opened: 4, and its name" {
     refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run /nonexistent --net none
     refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run "$ENDS" -i /nonexistent --net none
-    refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run "$ENDS" -d /nonexistent --net none
+    refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run "$ENDS" --disk /nonexistent --net none
     refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run "$ENDS" --serial file:/nonexistent/file --net none
     refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run "$ENDS" --debug-console 0xe9,file=/nonexistent/file --net none
     refuses 4 "--net" timeout 30 "$TRAPEZE" run "$ENDS" --net tap,ifname=nonexistent0

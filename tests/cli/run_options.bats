@@ -20,8 +20,8 @@ bad() { # bad TEXT ARGUMENT...
 }
 
 @test "what --dump-config prints gives the same configuration again" {
-    run "$TRAPEZE" run --dump-config -k 'a b,c' -i i -a 'x=1 y' -m 3G -c 7 --cpu host --accel bt -d 'd,,e,ro,serial=A,,1' \
-        -d f --net user,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,hostfwd=tcp::80-:80 --net tap,ifname=tap0 \
+    run "$TRAPEZE" run --dump-config -k 'a b,c' -i i -a 'x=1 y' -m 3G -c 7 --cpu host --accel bt --disk 'd,,e,ro,serial=A,,1' \
+        --disk f --net user,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,hostfwd=tcp::80-:80 --net tap,ifname=tap0 \
         --serial unix:/tmp/s --name a.b-c_d --no-reboot --debug-console 0xe9,file=/tmp/x,,y --debug-exit 0xf4 \
         --root /r --trace a,b
     [ "$status" -eq 0 ]
@@ -94,10 +94,10 @@ bad() { # bad TEXT ARGUMENT...
     dumps disk=a,,b --disk a,,b
     dumps disk=a,ro,serial=S1 --disk a,serial=S1,ro
     dumps disk=a,ro,format=qcow2,trust,serial=S1 --disk a,trust,serial=S1,format=qcow2,ro
-    dumps disk=a,format=raw -d a,format=raw
+    dumps disk=a,format=raw --disk a,format=raw
     bad "'format=vmdk' is not known" --disk a,format=vmdk
-    dumps disk=a -d a -d b
-    dumps disk=b -d a -d b
+    dumps disk=a --disk a --disk b
+    dumps disk=b --disk a --disk b
     bad "the file name is empty" --disk ""
     bad "the file name is empty" --disk ,ro
     bad "allowed: ro, format=raw, format=qcow2" --disk a,rw
@@ -105,9 +105,9 @@ bad() { # bad TEXT ARGUMENT...
     bad "must have 1 to 20 characters" --disk a,serial=
     bad "must have 1 to 20 characters" --disk a,serial=123456789012345678901
     bad "visible ASCII" --disk $'a,serial=x\ty'
-    bad "'a' is given twice" -d a -d a,ro
+    bad "'a' is given twice" --disk a --disk a,ro
     many=()
-    for i in $(seq 17); do many+=(-d "d$i"); done
+    for i in $(seq 17); do many+=(--disk "d$i"); done
     bad "at most 16 disks" "${many[@]}"
 }
 
@@ -139,7 +139,7 @@ bad() { # bad TEXT ARGUMENT...
     dumps serial=file:/a:b -s file:/a:b
     dumps serial=unix:s -s unix:s
     for where in "" tty stdi :x; do
-        bad "allowed: stdio, null, file:PATH, unix:PATH" "--serial=$where"
+        bad "allowed: stdio, log, null, file:PATH, unix:PATH" "--serial=$where"
     done
     bad "needs a path: file:PATH" -s file
     bad "path after the colon is empty" -s unix:

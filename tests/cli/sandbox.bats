@@ -10,7 +10,7 @@ field() {
 
 @test "every thread: filtered, without privileges, and no way to gain any" {
     truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    NET=user start i -c 3 -d "$BATS_TEST_TMPDIR/disk"
+    NET=user start i -c 3 --disk "$BATS_TEST_TMPDIR/disk"
     threads=0
     for task in "/proc/$VM/task"/*; do
         status=$task/status
