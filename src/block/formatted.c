@@ -179,7 +179,7 @@ int formatted_execute(struct block_req *r)
     }
     /* It changes nothing that anybody could see. */
     if (r->op == BLOCK_FLUSH)
-        return block_sync(b, NULL) ? -EIO : 0;
+        return block_sync(b, NULL);
     start_change(b);
     rc = change(b, r);
     end_change(b);

@@ -249,6 +249,9 @@ int block_sync(struct block *b, struct err *err)
     if (b->direct)
         b->image->file->unsynced = true;
     rc = block_image_flush(b->image, err);
+    /* Metadata found no room; nothing is lost, it can be tried again. (A sync that fails is EIO always.) */
+    if (rc == -ENOSPC || rc == -EDQUOT)
+        return rc;
     return block_flush_end(b, begun, rc) ? -EIO : 0;
 }
 

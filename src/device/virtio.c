@@ -138,6 +138,21 @@ void virtio_poll(struct virtio *v, struct virtq *q)
     pthread_mutex_unlock(&q->lock);
 }
 
+void virtio_retry(struct virtio *v, struct virtq *q, u16 head)
+{
+    pthread_mutex_lock(&q->lock);
+    if (virtq_again(q, head, q->chain) == 1) {
+        s64 written = v->type->chain(v, q, q->chain);
+
+        if (written >= 0) {
+            virtq_wrote(q, q->chain, (u32)written);
+            virtq_push(q, head, (u32)written);
+            virtq_signal(q);
+        }
+    }
+    pthread_mutex_unlock(&q->lock);
+}
+
 /* --- status and reset --- */
 
 static bool chains_in_flight(struct virtio *v)

@@ -104,6 +104,7 @@ struct virtio_type {
     void (*save)(struct virtio *v, void *state);
     int (*check)(struct virtio *v, const void *state, struct err *err);
     void (*load)(struct virtio *v, const void *state);
+    bool holds; /* it may keep chains while it is saved (virtq_hold()), and says in its own state which */
     bool
         config_varies; /* v->config changes by itself; otherwise it must be the same where a state is loaded */
     /* Releases what init took; the object may be half-built. */
@@ -160,6 +161,9 @@ static inline bool virtio_has(const struct virtio *v, u64 feature)
 void virtio_config_set(struct virtio *v, unsigned offset, const void *data, unsigned len);
 /* Looks at a queue again from outside its thread (more work, buffers came back): takes q->lock. */
 void virtio_poll(struct virtio *v, struct virtq *q);
+
+/* Runs a chain that was held, again: takes q->lock. */
+void virtio_retry(struct virtio *v, struct virtq *q, u16 head);
 
 /* Of the core's two halves: interrupts, life cycle. */
 void virtio_interrupt_queue(struct virtio *v, struct virtq *q);

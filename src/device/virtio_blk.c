@@ -7,7 +7,8 @@
  *
  * Invariants: a chain without room for header and status fails the device (there is nowhere to
  * report to); everything else a driver gets wrong is answered with IOERR or UNSUPP. Host errors are
- * IOERR, never silence.
+ * IOERR, or, where the user wants it (a full host by default), the machine stops: the chain is held, which is a bit
+ * for its head, and done again from the start when the machine goes on, here or where it was restored.
  */
 #include "device/virtio_blk.h"
 #include "device/pci_host.h"
@@ -20,6 +21,7 @@
 #define QUEUES_MAX 4u
 #define SEG_MAX (QUEUE_MAX - 2)
 #define ID_BYTES 20
+#define HELD_WORDS (QUEUE_MAX / 64)
 #define RANGE_SECTORS_MAX (1u << 21) /* of discard and write-zeroes: 1 GiB a request */
 
 #define F_SEG_MAX BIT(2)
@@ -55,10 +57,17 @@ enum {
     CFG_BYTES = 60
 };
 
+/* Heads of chains that are held. */
+struct blk_held {
+    u64 head[QUEUES_MAX * HELD_WORDS];
+};
+
 struct blk {
     struct virtio v; /* first */
     struct block *disk;
     char id[ID_BYTES];
+    struct virtio_blk_options options;
+    struct blk_held held; /* each queue's words are protected by the queue's lock */
 };
 
 /* A request that the engine has, with its own copy of the chain. */
@@ -104,10 +113,103 @@ static s64 answer(const struct virtq_chain *c, u8 status)
     return used_len(c);
 }
 
+/* --- requests that the host could not do, and the guest need not know --- */
+
+static bool is_full(int result)
+{
+    return result == -ENOSPC || result == -EDQUOT;
+}
+
+static bool stops(const struct blk *b, enum block_op op, int result)
+{
+    const struct virtio_blk_options *o = &b->options;
+
+    if (!result || !o->stopped)
+        return false;
+    if (op == BLOCK_READ)
+        return o->on_read == VIRTIO_BLK_STOP;
+    /* A failed flush fails for ever: to try again would be to lie. */
+    return o->on_write != VIRTIO_BLK_REPORT &&
+           (is_full(result) || (o->on_write == VIRTIO_BLK_STOP && op != BLOCK_FLUSH));
+}
+
+/* q->lock held. False: the device is being reset, or nobody could make the machine go on. */
+static bool hold(struct blk *b, struct virtq *q, u16 head, int result)
+{
+    if (!atomic_load(&q->live) || atomic_load(&b->v.resetting) ||
+        !b->options.stopped(b->options.opaque, b->disk, -result))
+        return false;
+    b->held.head[q->index * HELD_WORDS + head / 64] |= BIT(head % 64);
+    virtq_hold(q);
+    return true;
+}
+
+static void blk_resume(struct virtio *v)
+{
+    struct blk *b = CONTAINER_OF(v, struct blk, v);
+
+    for (unsigned i = 0; i < v->nqueues * HELD_WORDS; i++) {
+        struct virtq *q = &v->queue[i / HELD_WORDS];
+        u64 heads;
+
+        pthread_mutex_lock(&q->lock);
+        heads = b->held.head[i];
+        b->held.head[i] = 0;
+        pthread_mutex_unlock(&q->lock);
+        for (; heads; heads &= heads - 1)
+            virtio_retry(v, q, (u16)(i % HELD_WORDS * 64 + (unsigned)__builtin_ctzll(heads)));
+    }
+}
+
+static void blk_reset(struct virtio *v)
+{
+    struct blk *b = CONTAINER_OF(v, struct blk, v);
+
+    b->held = (struct blk_held){0};
+}
+
+static const struct field held_fields[] = {STATE_HEXES(struct blk_held, head, 1)};
+static STATE_TABLE(held_table, struct blk_held, 1, held_fields);
+
+static void blk_save(struct virtio *v, void *state)
+{
+    *(struct blk_held *)state = CONTAINER_OF(v, struct blk, v)->held;
+}
+
+static int blk_check(struct virtio *v, const void *state, struct err *err)
+{
+    const struct blk_held *s = state;
+
+    for (unsigned i = v->nqueues * HELD_WORDS; i < ARRAY_LEN(s->head); i++)
+        if (s->head[i])
+            return err_set(err, EINVAL, "%s: holds requests of a queue that it has not",
+                           v->pci.name);
+    return 0;
+}
+
+static void blk_load(struct virtio *v, const void *state)
+{
+    CONTAINER_OF(v, struct blk, v)->held = *(const struct blk_held *)state;
+}
+
+/* --- requests --- */
+
 static void io_done(struct block_req *r, int result)
 {
     struct blk_io *io = CONTAINER_OF(r, struct blk_io, req);
+    struct blk *b = CONTAINER_OF(io->q->dev, struct blk, v);
+    bool held = false;
 
+    if (stops(b, r->op, result)) {
+        pthread_mutex_lock(&io->q->lock);
+        held = hold(b, io->q, io->chain.head, result);
+        pthread_mutex_unlock(&io->q->lock);
+    }
+    if (held) {
+        free(io);
+        virtio_idle(&b->v);
+        return;
+    }
     virtq_complete(io->q, &io->chain, (u32)answer(&io->chain, status_of(result)));
     free(io);
 }
@@ -139,6 +241,8 @@ static s64 go_async(struct blk *b, struct virtq *q, const struct virtq_chain *c,
     if (rc == -EINPROGRESS)
         return VIRTIO_LATER;
     free(io);
+    if (stops(b, r->op, rc) && hold(b, q, c->head, rc))
+        return VIRTIO_LATER;
     return answer(c, status_of(rc));
 }
 
@@ -248,6 +352,7 @@ static int blk_init(struct virtio *v, const void *options, struct err *err)
     u64 sectors = block_size(o->disk) / SECTOR;
 
     b->disk = o->disk;
+    b->options = *o;
     if (o->serial && strlen(o->serial) > ID_BYTES)
         return err_set(err, EINVAL, "disk serial \"%s\" is longer than %d bytes", o->serial,
                        ID_BYTES);
@@ -291,6 +396,13 @@ const struct virtio_type virtio_blk_type = {
     .size = sizeof(struct blk),
     .init = blk_init,
     .chain = blk_chain,
+    .reset = blk_reset,
+    .resume = blk_resume,
+    .state = &held_table,
+    .save = blk_save,
+    .check = blk_check,
+    .load = blk_load,
+    .holds = true,
     .quiesce = blk_drain,
     .fini = blk_drain,
 };

@@ -3,7 +3,7 @@
  * their own if they have more (struct virtio_type).
  *
  * A device is saved only when it is quiet: no chain is in flight, so everything popped has been pushed, and the one
- * index is the other. Rings and buffers are guest memory and not saved here.
+ * index is the other, unless the device holds chains and says so in a section of its own. Rings and buffers are guest memory and not saved here.
  */
 #include "device/virtio.h"
 #include <errno.h>
@@ -85,7 +85,8 @@ static const char *wrong_queue(const struct virtio *v, unsigned i, const struct 
         return "its addresses";
     if (failed)
         return NULL;
-    if (s->last_avail != s->used_idx || (u16)(s->used_idx - s->signalled) > s->size)
+    if ((u16)(s->last_avail - s->used_idx) > (v->type->holds ? s->size : 0) ||
+        (u16)(s->used_idx - s->signalled) > s->size)
         return "its indices";
     return NULL;
 }

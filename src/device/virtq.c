@@ -187,10 +187,26 @@ bool virtq_ready(struct virtq *q)
            pci_bus_master(&q->dev->pci);
 }
 
-int virtq_pop(struct virtq *q, struct virtq_chain *c)
+static int take(struct virtq *q, u16 head, struct virtq_chain *c)
 {
     const char *why;
+
+    if (atomic_load(&q->inflight) >= q->size)
+        return broken(q, "more chains in flight than the queue holds");
+    c->head = head;
+    c->nout = c->nin = 0;
+    c->out_len = c->in_len = 0;
+    why = c->head >= q->size ? "a chain's head is past the end of the table" : chain_read(q, c);
+    if (why)
+        return broken(q, why);
+    atomic_fetch_add(&q->inflight, 1);
+    return 1;
+}
+
+int virtq_pop(struct virtq *q, struct virtq_chain *c)
+{
     u16 waiting;
+    int rc;
 
     if (!virtq_ready(q))
         return 0;
@@ -200,17 +216,19 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c)
         return 0;
     if (waiting > q->size)
         return broken(q, "the available index jumped by more than the queue's size");
-    if (atomic_load(&q->inflight) >= q->size)
-        return broken(q, "more chains in flight than the queue holds");
-    c->head = ring_load16(q->avail + 4 + 2 * (q->last_avail & (q->size - 1)));
-    c->nout = c->nin = 0;
-    c->out_len = c->in_len = 0;
-    why = c->head >= q->size ? "a chain's head is past the end of the table" : chain_read(q, c);
-    if (why)
-        return broken(q, why);
-    q->last_avail++;
-    atomic_fetch_add(&q->inflight, 1);
-    return 1;
+    rc = take(q, ring_load16(q->avail + 4 + 2 * (q->last_avail & (q->size - 1))), c);
+    q->last_avail += rc == 1;
+    return rc;
+}
+
+void virtq_hold(struct virtq *q)
+{
+    atomic_fetch_sub(&q->inflight, 1);
+}
+
+int virtq_again(struct virtq *q, u16 head, struct virtq_chain *c)
+{
+    return virtq_ready(q) ? take(q, head, c) : 0;
 }
 
 void virtq_unpop(struct virtq *q)

@@ -68,6 +68,10 @@ int virtq_pop(struct virtq *q, struct virtq_chain *c);
 /* Undoes the last virtq_pop(): the chain will be handed out again. May be repeated for the ones
  * before. */
 void virtq_unpop(struct virtq *q);
+/* A chain that waits for the machine to be resumed: not in flight, but the driver's to get back later. */
+void virtq_hold(struct virtq *q);
+/* Takes a chain that was held, as virtq_pop(); its descriptors are read anew. */
+int virtq_again(struct virtq *q, u16 head, struct virtq_chain *c);
 /* To be called after the first `written` bytes of a chain's writable segments were written, before
  * it is pushed: accelerators must learn of it. */
 void virtq_wrote(struct virtq *q, const struct virtq_chain *c, u32 written);

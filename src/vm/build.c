@@ -89,6 +89,10 @@ static int start_engine(void *opaque, struct err *err)
     return block_engine_new("auto", &vm->engine, err);
 }
 
+static const enum virtio_blk_on_error disk_error[] = {[VM_DISK_ENOSPC] = VIRTIO_BLK_STOP_FULL,
+                                                      [VM_DISK_REPORT] = VIRTIO_BLK_REPORT,
+                                                      [VM_DISK_STOP] = VIRTIO_BLK_STOP};
+
 static int add_disk(struct vm *vm, const struct virtio_env *env, unsigned index, struct err *err)
 {
     const struct vm_disk_config *d = &vm->config->disk[index];
@@ -99,7 +103,11 @@ static int add_disk(struct vm *vm, const struct virtio_env *env, unsigned index,
     if (rc)
         return rc;
     struct virtio_blk_options device = {.disk = vm->disk[index],
-                                        .serial = *d->serial ? d->serial : NULL};
+                                        .serial = *d->serial ? d->serial : NULL,
+                                        .on_write = disk_error[d->werror],
+                                        .on_read = disk_error[d->rerror],
+                                        .stopped = vm_disk_stopped,
+                                        .opaque = vm};
     return virtio_new(env, &virtio_blk_type, PCI_SLOT_ANY, &device, NULL, err);
 }
 

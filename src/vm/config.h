@@ -16,12 +16,19 @@
 #define VM_HOSTFWDS 16
 #define VM_DISK_SERIAL_LEN 20 /* virtio 1.2, 5.2.6: VIRTIO_BLK_ID_BYTES */
 
+enum vm_disk_error {
+    VM_DISK_ENOSPC, /* a full host stops the machine, the guest gets other errors */
+    VM_DISK_REPORT,
+    VM_DISK_STOP,
+};
+
 struct vm_disk_config {
     char *path;
     bool readonly;
     char format[8]; /* "raw", "qcow2"; empty: raw */
     bool trust;     /* the image may name files outside its folder */
     char serial[VM_DISK_SERIAL_LEN + 1]; /* empty: none */
+    enum vm_disk_error werror, rerror;   /* what becomes of writes and reads that the host cannot do */
 };
 
 enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };

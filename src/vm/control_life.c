@@ -5,6 +5,7 @@
 
 #include "vm/parts.h"
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 void control_do_status(struct control_call *call)
@@ -12,10 +13,16 @@ void control_do_status(struct control_call *call)
     const struct vm *vm = call->vm;
     const char *state = vm->ended ? "ended" : vm->paused ? "paused" : "running";
 
-    control_reply(call,
-                  json_pack("{s:s,s:s,s:i,s:s,s:i,s:I}", "state", state, "name", vm->config->name,
-                            "pid", (int)getpid(), "accel", vm->report.accel, "cpus", (int)vm->ncpus,
-                            "memory", (json_int_t)vm->config->memory_bytes));
+    json_t *fields =
+        json_pack("{s:s,s:s,s:i,s:s,s:i,s:I}", "state", state, "name", vm->config->name, "pid",
+                  (int)getpid(), "accel", vm->report.accel, "cpus", (int)vm->ncpus, "memory",
+                  (json_int_t)vm->config->memory_bytes);
+
+    if (vm->paused && atomic_load(&vm->stopped_disk))
+        json_object_set_new(fields, "reason",
+                            json_sprintf("disk '%s': %s", block_layer_path(vm->stopped_disk, 0),
+                                         strerror(atomic_load(&vm->stopped_error))));
+    control_reply(call, fields);
 }
 
 /* Answers for vm_pause() and vm_resume(). */

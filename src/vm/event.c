@@ -5,8 +5,11 @@
 #include "vm/parts.h"
 
 #include "base/log.h"
+#include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
+#define EV_DISK 29
 #define EV_TRIPLE 30 /* bits of vm->events beside those of enum machine_event */
 #define EV_FAILED 31
 
@@ -35,6 +38,34 @@ void vm_cpu_ended(struct vm *vm, enum vcpu_exit exit)
     post(vm, exit == VCPU_SHUTDOWN ? EV_TRIPLE : EV_FAILED);
 }
 
+/* Any thread. Several may fail at once; one message is enough. */
+bool vm_disk_stopped(void *opaque, struct block *disk, int error)
+{
+    struct vm *vm = opaque;
+    struct block *none = NULL;
+
+    if (!vm->control) /* nobody could resume it */
+        return false;
+    atomic_store(&vm->stopped_error, error);
+    atomic_compare_exchange_strong(&vm->stopped_disk, &none, disk);
+    post(vm, EV_DISK);
+    return true;
+}
+
+/* What could not be done is kept, and done again by vm_resume(). */
+static void pause_for_disk(struct vm *vm)
+{
+    struct block *disk = atomic_load(&vm->stopped_disk);
+    int error = atomic_load(&vm->stopped_error);
+
+    if (!disk || vm->ended || vm_pause(vm))
+        return;
+    log_warn("%s: disk '%s': %s: the machine is paused and nothing is lost; %s, then resume it "
+             "(trapeze resume)",
+             vm->config->name, block_layer_path(disk, 0), strerror(error),
+             error == ENOSPC || error == EDQUOT ? "make room on the host" : "mend that");
+}
+
 /* The order is that of importance: a failure explains the rest, and a debug exit is a wish, not an accident. */
 void vm_take_events(void *opaque)
 {
@@ -53,6 +84,8 @@ void vm_take_events(void *opaque)
         vm_stop(vm, VM_END_POWEROFF, 0);
     if (events & 1u << MACHINE_RESET)
         vm_reset(vm);
+    if (events & 1u << EV_DISK)
+        pause_for_disk(vm);
 }
 
 /* Any vCPU thread. */

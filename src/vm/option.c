@@ -142,8 +142,27 @@ static void print_debug_exit(const struct vm_config *c, FILE *out)
         fprintf(out, "debug-exit=0x%x\n", c->debug_exit_port);
 }
 
+static const char *const disk_errors[] = {
+    [VM_DISK_ENOSPC] = "enospc", [VM_DISK_REPORT] = "report", [VM_DISK_STOP] = "stop"};
+
+/* "werror=WHAT" or "rerror=WHAT"; a read cannot fail for want of space. */
+static int parse_disk_error(struct vm_disk_config *d, const char *item, struct err *err)
+{
+    bool write = item[0] == 'w';
+
+    for (unsigned i = write ? 0 : 1; i < ARRAY_LEN(disk_errors); i++)
+        if (!strcmp(item + 7, disk_errors[i])) {
+            *(write ? &d->werror : &d->rerror) = i;
+            return 0;
+        }
+    return err_set(err, EINVAL, "'%s' is not known; there are %sreport and stop", item,
+                   write ? "enospc, " : "");
+}
+
 static int parse_disk_item(struct vm_disk_config *d, const char *item, struct err *err)
 {
+    if (!strncmp(item, "werror=", 7) || !strncmp(item, "rerror=", 7))
+        return parse_disk_error(d, item, err);
     if (!strcmp(item, "ro")) {
         d->readonly = true;
         return 0;
@@ -158,7 +177,8 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
     }
     if (strncmp(item, "serial=", 7))
         return err_set(err, EINVAL,
-                       "'%s' is not known after the file; allowed: ro, format=raw, format=qcow2, trust, serial=TEXT "
+                       "'%s' is not known after the file; allowed: ro, format=raw, format=qcow2, trust, serial=TEXT, "
+                       "werror=WHAT, rerror=WHAT "
                        "(a comma in a file name is written twice)",
                        item);
     if (!item[7] || strlen(item + 7) > VM_DISK_SERIAL_LEN)
@@ -171,11 +191,11 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
     return 0;
 }
 
-/* FILE[,ro][,format=FORMAT][,trust][,serial=TEXT] */
+/* FILE[,ro][,format=FORMAT][,trust][,serial=TEXT][,werror=WHAT][,rerror=WHAT] */
 static int parse_disk(struct vm_config *c, const char *value, struct err *err)
 {
     auto_free char *copy = strdup(value);
-    struct vm_disk_config d = {0};
+    struct vm_disk_config d = {.rerror = VM_DISK_REPORT};
     char *cursor = copy;
 
     if (!copy)
@@ -200,8 +220,13 @@ static void print_disk(const struct vm_config *c, FILE *out)
 
         value_quote(d->path, path, sizeof(path));
         value_quote(d->serial, serial, sizeof(serial));
-        fprintf(out, "disk=%s%s%s%s%s%s%s\n", path, d->readonly ? ",ro" : "", *d->format ? ",format=" : "",
+        fprintf(out, "disk=%s%s%s%s%s%s%s", path, d->readonly ? ",ro" : "", *d->format ? ",format=" : "",
                 d->format, d->trust ? ",trust" : "", *serial ? ",serial=" : "", serial);
+        if (d->werror != VM_DISK_ENOSPC)
+            fprintf(out, ",werror=%s", disk_errors[d->werror]);
+        if (d->rerror != VM_DISK_REPORT)
+            fprintf(out, ",rerror=%s", disk_errors[d->rerror]);
+        fputc('\n', out);
     }
 }
 
@@ -353,7 +378,7 @@ const struct vm_option vm_options[] = {
      print_debug_console},
     {"debug-exit", 0, "PORT", "a value V written to this port ends the machine with status 2V+1",
      parse_debug_exit, print_debug_exit},
-    {"disk", 'D', "FILE[,ro][,format=qcow2][,trust][,serial=TEXT]", "a disk image or block device (raw); may be repeated",
+    {"disk", 'D', "FILE[,ro][,format=qcow2][,...]", "a disk image or block device (raw); may be repeated",
      parse_disk, print_disk},
     {"initrd", 'i', "FILE", "initial file system for the kernel", parse_initrd, print_initrd},
     {"kernel", 'k', "FILE", "kernel to boot: bzImage, ELF with a PVH note, or Multiboot",

@@ -87,6 +87,8 @@ struct vm {
 
     /* Set by devices in any thread, taken by the main loop. */
     atomic_uint events; /* BIT(enum machine_event) */
+    struct block *_Atomic stopped_disk; /* could not be read or written; NULL: none since the machine last went on */
+    atomic_int stopped_error;           /* errno */
     atomic_int exit_code;
     atomic_llong first_user_ns;
 };
@@ -115,6 +117,8 @@ int vm_state_init(struct vm *vm, struct err *err); /* registers everything; the 
 void vm_state_fini(struct vm *vm);                 /* before the devices go */
 
 /* What devices report (event.c). */
+/* A virtio_blk_options.stopped. */
+bool vm_disk_stopped(void *opaque, struct block *disk, int error);
 void vm_machine_event(void *opaque, enum machine_event event, int value);
 void vm_take_events(void *opaque);
 void vm_debug_byte(void *opaque, u8 byte);

@@ -271,6 +271,7 @@ int vm_resume(struct vm *vm)
     if (!vm->paused)
         return -EALREADY;
     vm->paused = false;
+    atomic_store(&vm->stopped_disk, NULL);
     vm->resume_due = !vm->in_loop;
     if (vm->resume_due)
         return 0;
