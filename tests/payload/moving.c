@@ -2,10 +2,11 @@
  * Copies a running payload's memory, in rounds, as a migration or a snapshot does, and compares: after each stop the copy
  * must be RAM, byte for byte. The payload (guest/payload/moving.c) writes in every way there is, on 1 to 8 processors.
  *
- * usage: moving ACCELERATOR PAYLOAD CPUS [STOPS]
+ * usage: moving ACCELERATOR PAYLOAD CPUS [STOPS [away]]
  *
  * A stop: processors run; rounds of collect and copy while they do; they are stopped; one more round; compare. With a
  * log that misses a store, or a collector that lets a processor finish a store that it has begun, pages differ.
+ * away: behind each stop all of memory is taken away, and comes back from the copy when it is touched.
  *
  * Threads: one per vCPU; the main one collects.
  */
@@ -18,6 +19,7 @@
 
 #include "image.h"
 #include "mem/dirty.h"
+#include "mem/lazy.h"
 #include "ports.h"
 
 #define RAM_BYTES (34 * MiB)
@@ -260,6 +262,8 @@ struct copy {
     u8 *bytes;
     u64 *bits;
     u64 collects, pages, collect_ns;
+    u64 fetches; /* atomic */
+    bool away;
 };
 
 static u64 now_ns(void)
@@ -331,6 +335,26 @@ static int copy_start(struct runner *r, struct copy *c, struct err *err)
     return rc;
 }
 
+static int fetch(void *opaque, u64 page, void *dst4096)
+{
+    struct copy *c = opaque;
+
+    if (__atomic_add_fetch(&c->fetches, 1, __ATOMIC_SEQ_CST) % 97 == 0)
+        return -EINTR;
+    memcpy(dst4096, c->bytes + page * 4096, 4096);
+    return 0;
+}
+
+static int take_away(struct runner *r, struct copy *c, struct err *err)
+{
+    struct lazy_source source = {.fetch = fetch, .opaque = c};
+
+    memset(c->bits, 0xff, dirty_words(&r->m.ram) * sizeof(u64));
+    for (u64 p = 0; p < dirty_pages(&r->m.ram); p++)
+        r->m.ram.base[p * 4096] ^= 0x5a; /* enough to be wrong */
+    return lazy_begin(&r->m.ram, &source, c->bits, err);
+}
+
 static bool copy_stop(struct runner *r, struct copy *c, struct err *err)
 {
     int rc = 0;
@@ -342,13 +366,17 @@ static bool copy_stop(struct runner *r, struct copy *c, struct err *err)
     halt(r);
     if (!rc)
         rc = copy_round(r, c, err);
-    return !rc && same(r, c) && !r->failed;
+    if (!rc)
+        rc = lazy_end(&r->m.ram, err);
+    if (rc || r->failed || !same(r, c))
+        return false;
+    return !c->away || !take_away(r, c, err);
 }
 
 /* Stops and goes on, then lets the payload come to its end. */
-static bool copy_all(struct runner *r, unsigned stops, struct err *err)
+static bool copy_all(struct runner *r, unsigned stops, bool away, struct err *err)
 {
-    struct copy c = {0};
+    struct copy c = {.away = away};
     bool ok = !copy_start(r, &c, err);
     u32 one = 1;
     unsigned n;
@@ -360,6 +388,7 @@ static bool copy_all(struct runner *r, unsigned stops, struct err *err)
     }
     halt(r);
     dirty_stop(&r->m.ram, &c.log);
+    lazy_end(&r->m.ram, err);
     free(c.bytes);
     free(c.bits);
     printf("# %u stops, %llu rounds, %llu pages, %llu us for each collect\n", n,
@@ -392,7 +421,7 @@ int main(int argc, char **argv)
     int rc;
 
     if (argc < 4 || !(r.m.ops = find_accel(argv[1]))) {
-        fprintf(stderr, "usage: %s ACCELERATOR PAYLOAD CPUS [STOPS]\n", argv[0]);
+        fprintf(stderr, "usage: %s ACCELERATOR PAYLOAD CPUS [STOPS [away]]\n", argv[0]);
         return 2;
     }
     r.cpus = (unsigned)MIN(strtoul(argv[3], NULL, 10), CPUS_MAX);
@@ -403,7 +432,7 @@ int main(int argc, char **argv)
     rc = machine_start(&r, argv[2], &err);
     if (!rc)
         rc = machine_fork(&r, &err);
-    ok = !rc && copy_all(&r, argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 40, &err);
+    ok = !rc && copy_all(&r, argc > 4 ? (unsigned)strtoul(argv[4], NULL, 10) : 40, argc > 5, &err);
     if (err.code)
         printf("# %s\n", err.msg);
     /* The payload has numbered its own cases, and printed the plan. */

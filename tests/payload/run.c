@@ -3,6 +3,7 @@
  * the payload says is TAP and goes to standard output.
  *
  * usage: run ACCELERATOR PAYLOAD [SECONDS]
+ * TRAPEZE_PAYLOAD_MOVES=N in the environment: the machine is moved so many times meanwhile (shake.h).
  *
  * An accelerator that does not work here is still tried: up to where it gives up its cases are reported, failures as
  * things to do, and the rest as skipped with the reason. Where it claims to work, giving up is a failure.
@@ -20,6 +21,7 @@
 
 #include "image.h"
 #include "ports.h"
+#include "shake.h"
 
 #define RAM_BYTES (64 * MiB)
 #define SECONDS_DEFAULT 60
@@ -129,7 +131,9 @@ static enum vcpu_exit run(struct machine *m, unsigned seconds, bool *ret_expired
                       .seconds = seconds,
                       .lock = PTHREAD_MUTEX_INITIALIZER,
                       .change = PTHREAD_COND_INITIALIZER};
+    const char *moves = getenv("TRAPEZE_PAYLOAD_MOVES");
     enum vcpu_exit end;
+    struct shaker shaker;
     pthread_t thread;
 
     *ret_expired = false;
@@ -137,7 +141,12 @@ static enum vcpu_exit run(struct machine *m, unsigned seconds, bool *ret_expired
         err_set(err, EAGAIN, "no thread to watch the time");
         return VCPU_FAILED;
     }
-    end = m->ops->vcpu_run(m->vcpu, err);
+    end = VCPU_FAILED;
+    if (!shake_start(&shaker, m, moves ? (unsigned)strtoul(moves, NULL, 10) : 0, err))
+        do
+            end = m->ops->vcpu_run(m->vcpu, err);
+        while (end == VCPU_STOPPED && !w.expired && shake(&shaker, err));
+    shake_end(&shaker);
     pthread_mutex_lock(&w.lock);
     w.done = true;
     *ret_expired = w.expired;

@@ -344,8 +344,10 @@ static void startup_messages(struct vcpu *v)
     struct cpu *c = v->c;
     struct accel_intc *intc = &v->bt->m->intc;
 
-    if (take_event(c, VCPU_EV_INIT))
+    if (take_event(c, VCPU_EV_INIT)) {
         cpu_reset(c, c->index == 0);
+        v->held.valid = false;
+    }
     if (take_event(c, VCPU_EV_SIPI)) {
         int vector = intc->take_sipi ? intc->take_sipi(intc->opaque, c->index) : -1;
         if (vector >= 0 && c->activity == X86_WAIT_SIPI)
@@ -357,7 +359,6 @@ static enum vcpu_exit bt_vcpu_run(struct vcpu *v, struct err *err)
 {
     struct cpu *c = v->c;
 
-    (void)err;
     cpu_update_mode(c);
     for (;;) {
         if (take_event(c, VCPU_EV_STOP))
@@ -382,6 +383,8 @@ static enum vcpu_exit bt_vcpu_run(struct vcpu *v, struct err *err)
         }
         if (v->exit == EXIT_SHUTDOWN)
             return VCPU_SHUTDOWN;
+        if (v->want_page && wanted_page(v, err))
+            return VCPU_FAILED;
     }
 }
 

@@ -59,6 +59,7 @@ struct cpu {
     u8 exc_vector, exc_has_error, exc_soft; /* soft: INT n, INT3, INTO: rip to push is past the insn */
     u32 exc_error;
     u8 delivering;         /* vector being delivered + 1, for double faults (0 = none) */
+    u8 pinned;             /* a task switch is half done: it cannot begin again (absent.c) */
 
     struct x86_seg seg[X86_SEGS], ldt, tr;
     struct x86_dtable gdt, idt;

@@ -6,8 +6,10 @@
  * whose note was taken. Only then may the caller copy pages. tests/payload/moving.c fails if entries stay, if vCPUs are
  * not waited for, or if some way to write forgets its note.
  */
+#include <errno.h>
 #include "accel/bt/cache.h"
 #include "mem/dirty.h"
+#include "mem/lazy.h"
 
 static int dirty_sync(void *opaque, bool on, struct err *err)
 {
@@ -23,6 +25,39 @@ static int dirty_sync(void *opaque, bool on, struct err *err)
     return 0;
 }
 
+/* Nothing may lead to a page that is absent: no table entry, no block made from its bytes. */
+static int lazy_became_absent(void *opaque, struct err *err)
+{
+    struct bt *bt = opaque;
+    const struct gmem *ram = bt->m->ram;
+
+    (void)err;
+    for (unsigned i = 0; i < bt->nvcpus; i++)
+        if (bt->vcpu[i])
+            mmu_forget(bt->vcpu[i], true);
+    for (unsigned i = 0; i < ram->nslots; i++) {
+        const struct gmem_slot *s = &ram->slot[i];
+
+        for (u64 at = 0; at < s->len; at += 4096)
+            if ((bt->cache->page_map[(s->offset + at) >> 12] & PAGE_IS_CODE) && lazy_absent(ram, s->offset + at))
+                code_invalidate(bt, s->gpa + at, 4096);
+    }
+    return 0;
+}
+
+int wanted_page(struct vcpu *v, struct err *err)
+{
+    u64 page = v->want_page - 1;
+    int rc = lazy_fetch(v->bt->m->ram, page, 1);
+
+    v->want_page = 0;
+    if (!rc || rc == -EINTR)
+        return 0; /* EINTR: the run loop looks why */
+    return err_sys(err, -rc, "guest memory at offset 0x%llx cannot be had", (unsigned long long)page << 12);
+}
+
 const struct gmem_accel bt_gmem_accel = {
     .dirty_sync = dirty_sync,
+    .lazy_begin = lazy_became_absent,
+    .need = absent_need,
 };

@@ -52,8 +52,10 @@ static struct block *find_or_translate(struct cpu *c, u64 vpc, u64 gpa, u64 gpa2
     cache_lock(bt);
     struct block *b = block_find(bt, gpa, gpa2, vpc, c->mode);
     c->vcpu->cache_full = !b && !cache_has_room(bt);
+    c->vcpu->translating = true;
     if (!b && !c->vcpu->cache_full)
         b = (struct block *)heavy_call(c, heavy_translate, (u64)c, vpc, gpa);
+    c->vcpu->translating = false;
     cache_unlock(bt);
     if (!b)
         bt_unwind(c);
@@ -120,6 +122,8 @@ static struct stub_ret resume(struct cpu *c)
         return exit_with(c, EXIT_HALT);
     if (c->shadow) {
         struct stub_ret r = run_careful(c);
+        c->vcpu->shadow_rip = c->rip;
+        c->vcpu->shadow = c->shadow;
         c->shadow = 0;
         return r;
     }
@@ -171,6 +175,20 @@ static u64 heavy_acknowledge(u64 m, u64 index, u64 unused)
     return (u64)(s64)machine->intc.acknowledge(machine->intc.opaque, index);
 }
 
+/* An event that is taken but cannot be delivered yet, for want of a page, is held until then. */
+static void deliver(struct cpu *c, u8 vector, bool has_error, u32 error, enum deliver_kind kind)
+{
+    struct vcpu *v = c->vcpu;
+
+    v->held.vector = vector;
+    v->held.has_error = has_error;
+    v->held.error = error;
+    v->held.kind = kind;
+    v->held.valid = true;
+    deliver_event(c, vector, has_error, error, kind);
+    v->held.valid = false;
+}
+
 static void take_interrupt(struct cpu *c)
 {
     if (!interruptible(c)) {
@@ -184,7 +202,7 @@ static void take_interrupt(struct cpu *c)
     /* More may be waiting: look again when the handler lets us. */
     c->vcpu->intr_waiting = true;
     c->delivering = (u8)vector + 1;
-    deliver_event(c, vector, false, 0, DELIVER_EXTERNAL);
+    deliver(c, (u8)vector, false, 0, DELIVER_EXTERNAL);
     c->delivering = 0;
 }
 
@@ -197,7 +215,7 @@ static void take_nmi(struct cpu *c)
     c->nmi_masked = 1;
     c->activity = X86_RUNNING;
     c->delivering = VEC_NMI + 1;
-    deliver_event(c, VEC_NMI, false, 0, DELIVER_NMI);
+    deliver(c, VEC_NMI, false, 0, DELIVER_NMI);
     c->delivering = 0;
 }
 
@@ -209,6 +227,11 @@ struct stub_ret light_start(struct cpu *c)
 
     if (events & EVENTS_FOR_RUN_LOOP)
         return exit_with(c, EXIT_REDECODE);
+    if (c->vcpu->held.valid) {
+        c->delivering = c->vcpu->held.vector + 1;
+        deliver(c, c->vcpu->held.vector, c->vcpu->held.has_error, c->vcpu->held.error, c->vcpu->held.kind);
+        c->delivering = 0;
+    }
     if (events & VCPU_EV_NMI) {
         __atomic_fetch_and(&c->events, ~VCPU_EV_NMI, __ATOMIC_ACQ_REL);
         take_nmi(c);
@@ -256,10 +279,16 @@ struct stub_ret light_exception(struct cpu *c)
 {
     int vector = c->exc_vector;
 
-    if (c->vcpu->cache_full) { /* no exception: the run loop makes room, then goes on at c->rip */
+    c->pinned = false;
+    if (c->vcpu->cache_full || c->vcpu->want_page) {
+        /* No exception: the run loop makes room or fetches the page, then goes on at c->rip. */
         c->mode &= ~(u32)(MODE_CAREFUL | MODE_NOWINDOW);
+        c->delivering = 0;
+        if (c->vcpu->want_page && !c->vcpu->held.valid && c->rip == c->vcpu->shadow_rip)
+            c->shadow = c->vcpu->shadow;
         return exit_with(c, EXIT_REDECODE);
     }
+    c->vcpu->held.valid = false;
     if (c->delivering) {
         vector = deliver_merge(c->delivering - 1, vector);
         if (vector < 0) {
@@ -273,7 +302,7 @@ struct stub_ret light_exception(struct cpu *c)
     }
     c->delivering = vector + 1;
     c->rflags |= FL_RF;
-    deliver_event(c, vector, c->exc_has_error, c->exc_error, DELIVER_FAULT);
+    deliver(c, (u8)vector, c->exc_has_error, c->exc_error, DELIVER_FAULT);
     c->delivering = 0;
     return resume(c);
 }
@@ -292,7 +321,7 @@ static void trap_after(struct cpu *c, bool stepped)
         return;
     c->dr6 |= (stepped ? DR6_BS : 0) | hits;
     c->delivering = VEC_DB + 1;
-    deliver_event(c, VEC_DB, false, 0, DELIVER_FAULT);
+    deliver(c, VEC_DB, false, 0, DELIVER_FAULT);
     c->delivering = 0;
 }
 

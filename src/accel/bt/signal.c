@@ -21,7 +21,7 @@
 
 #define ALTSTACK_BYTES (128 * KiB)
 
-static _Thread_local struct vcpu *this_vcpu;
+_Thread_local struct vcpu *this_vcpu;
 
 static struct block *block_at_host(struct bt *bt, const u8 *rx)
 {

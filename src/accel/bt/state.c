@@ -23,8 +23,24 @@ int vcpu_state_get(struct vcpu *v, struct x86_cpu *s, struct err *err)
     s->activity = c->activity;
     s->sti_shadow = c->shadow == 1, s->mov_ss_shadow = c->shadow == 2;
     s->nmi_masked = c->nmi_masked, s->nmi_pending = c->nmi_pending;
+    s->event_valid = v->held.valid;
+    if (v->held.valid) {
+        s->event_vector = v->held.vector;
+        s->event_has_error = v->held.has_error;
+        s->event_error = v->held.error;
+    }
     memcpy(s->xsave, c->xsave, sizeof(s->xsave));
     return 0;
+}
+
+/* An interrupt of the program's own (INT n) is done again by its instruction; everything else only happens once. */
+static void set_event(struct vcpu *v, const struct x86_cpu *s)
+{
+    v->held.valid = s->event_valid && !s->event_is_soft;
+    v->held.vector = s->event_vector;
+    v->held.has_error = s->event_has_error;
+    v->held.error = s->event_error;
+    v->held.kind = s->event_vector == VEC_NMI ? DELIVER_NMI : s->event_vector < 32 ? DELIVER_FAULT : DELIVER_EXTERNAL;
 }
 
 int vcpu_state_set(struct vcpu *v, const struct x86_cpu *s, struct err *err)
@@ -48,6 +64,8 @@ int vcpu_state_set(struct vcpu *v, const struct x86_cpu *s, struct err *err)
     c->cpl = (c->cr0 & CR0_PE) ? ((c->rflags & FL_VM) ? 3 : c->seg[SEG_SS].attr >> SEG_ATTR_DPL_SHIFT & 3) : 0;
     c->rip_set = false;
     c->delivering = 0;
+    v->shadow_rip = 0;
+    set_event(v, s);
     v->intr_waiting = true;
     memcpy(c->xsave, s->xsave, sizeof(s->xsave));
     *(u64 *)((u8 *)c->xsave + 512) &= c->priv[P_XSAVE_MASK];

@@ -196,6 +196,7 @@ void task_switch(struct cpu *c, u16 sel, enum task_why why, u64 rip, bool has_er
     struct x86_seg tss = desc_seg(&d);
     task_load(c, &tss, &t);
     bool trap = t.wide && (tss_read(c, tss.base, 0x64, 1) & 1);
+    c->pinned = true;
     task_save(c, rip, why == TASK_IRET ? c->rflags & ~FL_NT : c->rflags);
     if (nested) {
         tss_write(c, tss.base, 0, 2, c->tr.sel);
@@ -216,6 +217,7 @@ void task_switch(struct cpu *c, u16 sel, enum task_why why, u64 rip, bool has_er
         stack_commit(&s);
     }
     check_rip(c, &c->seg[SEG_CS], t.rip, 0);
+    c->pinned = false;
     if (trap) {
         c->dr6 |= DR6_BT;
         raise_exception(c, VEC_DB);

@@ -6,6 +6,7 @@
 #include <Zydis/Zydis.h>
 #include "accel/bt/gen.h"
 #include "accel/bt/sys.h"
+#include "mem/lazy.h"
 #include "x86/walk.h"
 
 /* --- decoding --- */
@@ -15,7 +16,8 @@ static const u8 *page_bytes(struct gen *g, u64 gpa)
     return ram_byte(g->c->m->ram, gpa & ~0xfffull);
 }
 
-/* The page behind the block's own, for an instruction that straddles the two. False: #PF is set up in *c. */
+/* The page behind the block's own, for an instruction that straddles the two. False: #PF is set up in *c, or a page is
+ * wanted. */
 static bool next_page(struct gen *g, u64 lin, u64 *ret_gpa)
 {
     struct cpu *c = g->c;
@@ -24,9 +26,13 @@ static bool next_page(struct gen *g, u64 lin, u64 *ret_gpa)
     struct walk_page p;
     u32 error;
 
-    if (walk_page(&regs, lin, WALK_FETCH | ((c->mode & MODE_USER) ? WALK_USER : 0), &p, &error)) {
+    bool found = walk_page(&regs, lin, WALK_FETCH | ((c->mode & MODE_USER) ? WALK_USER : 0), &p, &error);
+    if (c->vcpu->want_page)
+        return false; /* a table is absent */
+    if (found) {
+        const struct gmem_slot *s = ram_slot(c->m->ram, p.gpa);
         *ret_gpa = p.gpa;
-        return true;
+        return !s || lazy_need(c->m->ram, s->offset + (p.gpa - s->gpa));
     }
     c->cr2 = lin;
     c->exc_vector = VEC_PF;

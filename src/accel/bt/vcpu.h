@@ -89,6 +89,12 @@ struct vcpu {
     u32 sync;          /* enum sync_state, atomic */
     void *altstack;
     bool intr_waiting; /* an interrupt is pending but RFLAGS.IF was clear */
+    u64 want_page;     /* an access met absent page want_page - 1: the run loop fetches it, see absent.c */
+    bool translating;  /* translate() is running, with the cache's lock */
+    /* An event whose delivery has begun, with what it needs to begin again. */
+    struct { bool valid, has_error; u8 vector, kind /* enum deliver_kind */; u32 error; } held;
+    u64 shadow_rip;    /* the last instruction that ran in an interrupt shadow, and which one */
+    u8 shadow;
     /* careful accesses */
     u8 bounce[256] __attribute__((aligned(64)));
     struct { u64 lin[2], gpa[2]; u16 len[2]; u8 mmio, acc, code, bounced; u16 size; u8 *host; } access;
@@ -146,6 +152,11 @@ void mmu_forget(struct vcpu *v, bool all);
 enum heat_guess { HEAT_NOTE /* as if written */, HEAT_ONCE /* let this load through only */, HEAT_READ /* for reading */ };
 enum heat_guess heat_load(struct bt *bt, u64 page);
 void heat_store(struct bt *bt, u64 page);
+
+/* absent.c (light): gmem_accel.need. wanted_page() brings the page in the run loop, where the vCPU is outside. */
+int absent_need(void *opaque, u64 page);
+int wanted_page(struct vcpu *v, struct err *err); /* heavy, dirty.c */
+extern _Thread_local struct vcpu *this_vcpu;      /* signal.c; NULL in other threads */
 
 /* dirty.c: what the machine's memory asks of an accelerator */
 extern const struct gmem_accel bt_gmem_accel;

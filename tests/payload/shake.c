@@ -1,0 +1,85 @@
+/* See shake.h. Everything runs in the vCPU's thread. */
+#include "shake.h"
+
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "mem/dirty.h"
+
+static unsigned next_random(struct shaker *s, unsigned below)
+{
+    s->random = s->random * 1664525 + 1013904223;
+    return (s->random >> 8) % below;
+}
+
+static int fetch(void *opaque, u64 page, void *dst4096)
+{
+    struct shaker *s = opaque;
+
+    if (s->until && !--s->until) {
+        s->m->ops->vcpu_event(s->m->vcpu, VCPU_EV_STOP);
+        return -EINTR;
+    }
+    memcpy(dst4096, s->bytes + page * 4096, 4096);
+    return 0;
+}
+
+/* Takes all of memory away. */
+static int take_away(struct shaker *s, struct err *err)
+{
+    struct lazy_source source = {.fetch = fetch, .opaque = s};
+    struct gmem *ram = &s->m->ram;
+    u64 *all = malloc(dirty_words(ram) * 8);
+    int rc;
+
+    if (!all)
+        return err_set(err, ENOMEM, "no memory");
+    memset(all, 0xff, dirty_words(ram) * 8);
+    memcpy(s->bytes, ram->base, ram->size);
+    for (u64 at = 0; at < ram->size; at += 4096)
+        if (memcmp(ram->base + at, ram->base + ram->size - 4096,
+                   4096)) /* leave what was never touched */
+            memset(ram->base + at, 0xcc, 4096);
+    rc = lazy_begin(ram, &source, all, err);
+    free(all);
+    s->until = s->moves ? 1 + next_random(s, 40) : 0;
+    return rc;
+}
+
+int shake_start(struct shaker *s, struct machine *m, unsigned moves, struct err *err)
+{
+    *s = (struct shaker){.m = m, .moves = moves, .random = 1};
+    if (!moves)
+        return 0;
+    s->bytes = malloc(m->ram.size);
+    if (!s->bytes)
+        return err_set(err, ENOMEM, "no memory");
+    return take_away(s, err);
+}
+
+bool shake(struct shaker *s, struct err *err)
+{
+    struct x86_cpu *state;
+    int rc;
+
+    if (!s->moves || s->m->exit_status >= 0)
+        return false;
+    s->moves--;
+    state = aligned_alloc(64, sizeof(*state));
+    rc = state ? s->m->ops->vcpu_get(s->m->vcpu, state, err) : -ENOMEM;
+    if (!rc)
+        rc = lazy_end(&s->m->ram, err);
+    if (!rc)
+        rc = take_away(s, err);
+    if (!rc)
+        rc = s->m->ops->vcpu_set(s->m->vcpu, state, err);
+    free(state);
+    return !rc;
+}
+
+void shake_end(struct shaker *s)
+{
+    free(s->bytes);
+    s->bytes = NULL;
+}
