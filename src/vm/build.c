@@ -128,7 +128,11 @@ static int open_user(struct vm *vm, const struct vm_net_config *n, struct netpor
                      struct err *err)
 {
     struct net_user_options options = {
-        .hostname = vm->config->name, .fwd = n->fwd, .nfwds = n->nfwds};
+        .restricted = n->restricted,
+        .hostname = vm->config->name,
+        .fwd = n->fwd,
+        .nfwds = n->nfwds,
+    };
 
     return net_user_open(vm->loop, &options, ret_port, err);
 }

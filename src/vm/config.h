@@ -36,6 +36,9 @@ enum vm_net_kind { VM_NET_USER, VM_NET_TAP, VM_NET_NONE };
 struct vm_net_config {
     enum vm_net_kind kind;
     char ifname[16]; /* tap */
+    bool restricted; /* user: the guest reaches nothing but what hostfwd leads to it */
+    bool has_mac;    /* else the machine's identity has one */
+    u8 mac[6];
     struct net_hostfwd fwd[VM_HOSTFWDS];
     unsigned nfwds;
 };

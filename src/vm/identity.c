@@ -5,10 +5,12 @@
 
 #include "vm/option.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <unistd.h>
 
 #define CONFIG_MAX \
     (256 * KiB) /* paths and a kernel's command line: far more than any machine has */
@@ -50,14 +52,38 @@ static void new_uuid(u8 *uuid)
     uuid[8] = (u8)((uuid[8] & 0x3f) | 0x80);
 }
 
-/* Locally administered, and the same for the same name: leases and interface names stay. FNV-1a over the name. */
-static void name_mac(const char *name, unsigned index, u8 *mac)
+/* FNV-1a, goes on from `hash`. */
+static u64 hash_bytes(u64 hash, const void *bytes, size_t len)
 {
-    u64 hash = 0xcbf29ce484222325ull;
+    for (size_t i = 0; i < len; i++)
+        hash = (hash ^ ((const u8 *)bytes)[i]) * 0x100000001b3ull;
+    return hash;
+}
 
-    for (const char *p = name; *p; p++)
-        hash = (hash ^ (u8)*p) * 0x100000001b3ull;
-    hash = (hash ^ index) * 0x100000001b3ull;
+/* Machines of several hosts meet behind taps, and many have the name that all get by default: what the host is called
+ * counts there, too. */
+static u64 hash_host(u64 hash, const char *ifname)
+{
+    char id[32];
+    auto_close int fd = open("/etc/machine-id", O_RDONLY | O_CLOEXEC);
+    ssize_t n = fd < 0 ? 0 : read(fd, id, sizeof(id));
+
+    return hash_bytes(hash_bytes(hash, id, n > 0 ? (size_t)n : 0), ifname, strlen(ifname));
+}
+
+/* Locally administered, and the same for the same name: leases and interface names stay. */
+static void make_mac(const struct vm_config *c, u8 index, u8 *mac)
+{
+    const struct vm_net_config *n = &c->net[index];
+    u64 hash = hash_bytes(0xcbf29ce484222325ull, c->name, strlen(c->name));
+
+    if (n->has_mac) {
+        memcpy(mac, n->mac, VM_MAC_BYTES);
+        return;
+    }
+    hash = hash_bytes(hash, &index, 1);
+    if (n->kind == VM_NET_TAP)
+        hash = hash_host(hash, n->ifname);
     mac[0] = 0x52;
     mac[1] = 0x54;
     for (unsigned i = 2; i < VM_MAC_BYTES; i++)
@@ -70,7 +96,7 @@ int vm_identity_new(struct vm_identity *id, const struct vm_config *c, struct er
     new_uuid(id->uuid);
     random_bytes(id->generation, sizeof(id->generation));
     for (unsigned i = 0; i < VM_NETS; i++)
-        name_mac(c->name, i, &id->mac[i * VM_MAC_BYTES]);
+        make_mac(c, (u8)i, &id->mac[i * VM_MAC_BYTES]);
     return cpu_model_init(&id->model, c->cpu, c->cpus, err);
 }
 

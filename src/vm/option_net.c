@@ -1,6 +1,6 @@
 /*
- * --net KIND[,...]: user[,hostfwd=[tcp|udp]:[ADDR]:PORT-[ADDR]:PORT]..., tap,ifname=NAME, none. The
- * form of hostfwd is the one that users of other machine monitors have in their fingers. Any
+ * --net KIND[,...]: user[,restrict=on|off][,hostfwd=[tcp|udp]:[ADDR]:PORT-[ADDR]:PORT]..., tap,ifname=NAME, both with
+ * [,mac=ADDR], or none. The form of hostfwd is the one that users of other machine monitors have in their fingers. Any
  * thread; no state.
  */
 #include "vm/option_net.h"
@@ -68,7 +68,7 @@ static int parse_hostfwd(struct vm_net_config *n, char *text, struct err *err)
     return 0;
 }
 
-static int parse_ifname(struct vm_net_config *n, const char *name, struct err *err)
+static int parse_ifname(struct vm_net_config *n, char *name, struct err *err)
 {
     if (!*name || strlen(name) >= IF_NAMESIZE || strpbrk(name, "/ "))
         return err_set(
@@ -80,17 +80,65 @@ static int parse_ifname(struct vm_net_config *n, const char *name, struct err *e
     return 0;
 }
 
+static int parse_restrict(struct vm_net_config *n, char *text, struct err *err)
+{
+    static const char *const choices[] = {"off", "on", NULL};
+    unsigned on;
+
+    if (value_choice(text, choices, &on, err))
+        return err_wrap(err, "restrict");
+    n->restricted = on;
+    return 0;
+}
+
+/* Six pairs of hexadecimal digits with colons between; zeros and groups of cards cannot be a card's own. */
+static int parse_mac(struct vm_net_config *n, char *text, struct err *err)
+{
+    static const u8 zero[6];
+    u8 mac[6];
+    int end = 0;
+
+    if (strspn(text, "0123456789abcdefABCDEF:") != strlen(text) || strlen(text) != 17 ||
+        sscanf(text, "%2hhx:%2hhx:%2hhx:%2hhx:%2hhx:%2hhx%n", &mac[0], &mac[1], &mac[2], &mac[3],
+               &mac[4], &mac[5], &end) != 6 || end != 17)
+        return err_set(err, EINVAL, "mac '%s' is not of the form 52:54:00:12:34:56", text);
+    if (mac[0] & 1 || !memcmp(mac, zero, sizeof(mac)))
+        return err_set(err, EINVAL,
+                       "mac '%s' cannot be a card's own address; its first byte must be even, such "
+                       "as 52:54:00:12:34:56",
+                       text);
+    memcpy(n->mac, mac, sizeof(mac));
+    n->has_mac = true;
+    return 0;
+}
+
+struct net_item {
+    const char *prefix;
+    unsigned kinds; /* BIT(enum vm_net_kind) that take it */
+    int (*parse)(struct vm_net_config *n, char *text, struct err *err);
+};
+
+static const struct net_item net_items[] = {
+    {"hostfwd=", BIT(VM_NET_USER), parse_hostfwd},
+    {"ifname=", BIT(VM_NET_TAP), parse_ifname},
+    {"mac=", BIT(VM_NET_USER) | BIT(VM_NET_TAP), parse_mac},
+    {"restrict=", BIT(VM_NET_USER), parse_restrict},
+};
+
 static int parse_item(struct vm_net_config *n, char *item, struct err *err)
 {
-    if (n->kind == VM_NET_USER && !strncmp(item, "hostfwd=", 8))
-        return parse_hostfwd(n, item + 8, err);
-    if (n->kind == VM_NET_TAP && !strncmp(item, "ifname=", 7))
-        return parse_ifname(n, item + 7, err);
     static const char *const allowed[] = {
-        [VM_NET_USER] = "hostfwd=[tcp|udp]:[ADDR]:PORT-[ADDR]:PORT",
-        [VM_NET_TAP] = "ifname=NAME",
+        [VM_NET_USER] = "hostfwd=[tcp|udp]:[ADDR]:PORT-[ADDR]:PORT, mac=ADDR, restrict=on|off",
+        [VM_NET_TAP] = "ifname=NAME, mac=ADDR",
         [VM_NET_NONE] = "nothing",
     };
+
+    for (unsigned i = 0; i < ARRAY_LEN(net_items); i++) {
+        size_t len = strlen(net_items[i].prefix);
+
+        if (net_items[i].kinds & BIT(n->kind) && !strncmp(item, net_items[i].prefix, len))
+            return net_items[i].parse(n, item + len, err);
+    }
     return err_set(err, EINVAL, "'%s' is not known after '%s'; allowed: %s", item,
                    net_kinds[n->kind], allowed[n->kind]);
 }
@@ -112,10 +160,16 @@ int parse_net(struct vm_config *c, const char *value, struct err *err)
             return -err->code;
     if (n.kind == VM_NET_TAP && !*n.ifname)
         return err_set(err, EINVAL, "tap needs ifname=NAME, the name of a tap interface");
+    for (unsigned i = 0; i < n.nfwds; i++)
+        if (n.restricted && n.fwd[i].udp) /* libslirp 4.7 drops every datagram then, answers too */
+            return err_set(err, EINVAL, "restrict=on and hostfwd=udp do not go together; forward a tcp port");
     if (c->nnets == VM_NETS)
         return err_set(err, ENOSPC, "a machine takes at most %d networks", VM_NETS);
     if (c->nnets && (n.kind == VM_NET_NONE || c->net[0].kind == VM_NET_NONE))
         return err_set(err, EINVAL, "'none' cannot stand beside another --net");
+    for (unsigned i = 0; i < c->nnets; i++)
+        if (n.has_mac && c->net[i].has_mac && !memcmp(n.mac, c->net[i].mac, sizeof(n.mac)))
+            return err_set(err, EINVAL, "two networks cannot have the same mac");
     c->net[c->nnets++] = n;
     return 0;
 }
@@ -134,6 +188,11 @@ static void print_one(const struct vm_net_config *n, FILE *out)
     fprintf(out, "net=%s", net_kinds[n->kind]);
     if (n->kind == VM_NET_TAP)
         fprintf(out, ",ifname=%s", n->ifname);
+    if (n->has_mac)
+        fprintf(out, ",mac=%02x:%02x:%02x:%02x:%02x:%02x", n->mac[0], n->mac[1], n->mac[2],
+                n->mac[3], n->mac[4], n->mac[5]);
+    if (n->restricted)
+        fputs(",restrict=on", out);
     for (unsigned i = 0; i < n->nfwds; i++) {
         fprintf(out, ",hostfwd=%s:", n->fwd[i].udp ? "udp" : "tcp");
         print_endpoint(out, n->fwd[i].host_addr, n->fwd[i].host_port);

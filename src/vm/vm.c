@@ -29,12 +29,13 @@ s64 vm_now_ns(void)
     return now.tv_sec * NS_PER_S + now.tv_nsec;
 }
 
+/* What is restricted needs none but those of its forwarded ports. */
 static bool wants_sockets(const struct vm_config *c)
 {
     bool wants = !c->nnets;
 
     for (unsigned i = 0; i < c->nnets; i++)
-        wants |= c->net[i].kind == VM_NET_USER;
+        wants |= c->net[i].kind == VM_NET_USER && (!c->net[i].restricted || c->net[i].nfwds);
     return wants;
 }
 

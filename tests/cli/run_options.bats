@@ -21,7 +21,7 @@ bad() { # bad TEXT ARGUMENT...
 
 @test "what --dump-config prints gives the same configuration again" {
     run "$TRAPEZE" run --dump-config -k 'a b,c' -i i -a 'x=1 y' -m 3G -c 7 --cpu host --accel bt --disk 'd,,e,ro,serial=A,,1' \
-        --disk f --net user,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,hostfwd=tcp::80-:80 --net tap,ifname=tap0 \
+        --disk f --net user,hostfwd=udp:127.0.0.1:53-10.0.2.20:5353,hostfwd=tcp::80-:80 --net user,restrict=on --net tap,ifname=tap0,mac=52:54:00:12:34:56 \
         --serial unix:/tmp/s --name a.b-c_d --no-reboot --debug-console 0xe9,file=/tmp/x,,y --debug-exit 0xf4 \
         --root /r --trace a,b
     [ "$status" -eq 0 ]
@@ -118,6 +118,19 @@ bad() { # bad TEXT ARGUMENT...
     dumps net=tap,ifname=tap0 --net tap,ifname=tap0
     dumps net=user,hostfwd=tcp::80-:8080 --net user,hostfwd=:0.0.0.0:80-:8080
     dumps net=user,hostfwd=udp:1.2.3.4:5-:6 --net user,hostfwd=udp:1.2.3.4:5-:6
+    dumps net=user,restrict=on --net user,restrict=on
+    dumps net=user --net user,restrict=off
+    dumps net=user,mac=52:54:00:aa:bb:cc --net user,mac=52:54:00:AA:bb:CC
+    dumps net=tap,ifname=t,mac=52:54:00:aa:bb:cc --net tap,mac=52:54:00:aa:bb:cc,ifname=t
+    bad "is not of the form 52:54:00:12:34:56" --net user,mac=52:54:00:12:34
+    bad "is not of the form 52:54:00:12:34:56" --net user,mac=52:54:00:12:34:5g
+    bad "is not of the form 52:54:00:12:34:56" --net user,mac=52:54:00:12:34:567
+    bad "first byte must be even" --net user,mac=53:54:00:12:34:56
+    bad "two networks cannot have the same mac" --net user,mac=52:54:00:12:34:56 --net user,mac=52:54:00:12:34:56
+    bad "allowed: nothing" --net none,mac=52:54:00:12:34:56
+    bad "allowed: off, on" --net user,restrict=maybe
+    bad "do not go together" --net user,restrict=on,hostfwd=udp::80-:80
+    bad "allowed: ifname=NAME, mac=ADDR" --net tap,restrict=on
     bad "did you mean 'user'?" --net usr
     bad "allowed: user, tap, none" --net bridge
     bad "tap needs ifname=NAME" --net tap

@@ -1,12 +1,13 @@
 /*
  * The user-mode network as a guest on the wire sees it: ARP, DHCP, TCP to the host's loopback through the gateway,
- * with a segment far larger than the MTU; a forwarded port; frames that make no sense.
+ * with a segment far larger than the MTU; forwarded ports; a restricted network; frames that make no sense.
  */
 #include "loop/loop.h"
 #include "net/checksum.h"
 #include "net/netport.h"
 #include "unit.h"
 #include <arpa/inet.h>
+#include <fcntl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -300,6 +301,71 @@ static void test_forwarded_port(void **state)
     wire_free(w);
 }
 
+/* A datagram to the host's port comes out at the guest's, and the answer finds its way back. */
+static void test_forwarded_datagrams(void **state)
+{
+    u16 port;
+    int probe = listen_somewhere(&port);
+    struct sockaddr_in sin = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    struct net_hostfwd fwd = {
+        .udp = true, .host_addr.s_addr = htonl(INADDR_LOOPBACK), .guest_port = 53};
+    struct net_user_options o = {.fwd = &fwd, .nfwds = 1};
+    char answer[16] = "";
+    ssize_t n = -1;
+    u8 f[46] = {0};
+    struct wire *w;
+    const u8 *got;
+    int fd;
+
+    close(probe);
+    fwd.host_port = port;
+    w = wire_new(&o);
+    say_hello(w);
+    fd = socket(AF_INET, SOCK_DGRAM | SOCK_NONBLOCK, 0);
+    sin.sin_port = htons(port);
+    assert_int_equal(connect(fd, (struct sockaddr *)&sin, sizeof(sin)), 0);
+    assert_int_equal(write(fd, "ping", 4), 4);
+    got = wait_frame(w, is_udp);
+    assert_int_equal(got[36] << 8 | got[37], 53);
+    assert_memory_equal(got + 42, "ping", 4);
+    ipv4(f, get32(got + 26), 17, 12);
+    put16(f + 34, 53);
+    memcpy(f + 36, got + 34, 2); /* to where it came from */
+    put16(f + 38, 12);
+    memcpy(f + 42, "pong", 4);
+    send_frame(w, f, sizeof(f), NULL);
+    for (unsigned round = 0; round < ROUNDS && n < 0; round++) {
+        n = read(fd, answer, sizeof(answer));
+        if (n < 0)
+            loop_once(w->loop, 1000000);
+    }
+    assert_int_equal(n, 4);
+    assert_string_equal(answer, "pong");
+    close(fd);
+    wire_free(w);
+}
+
+/* No connection leaves a restricted network: the frames before and after it are answered, this one reaches nobody. */
+static void test_restricted(void **state)
+{
+    struct net_user_options o = {.restricted = true};
+    struct wire *w = wire_new(&o);
+    u16 port;
+    int listener = listen_somewhere(&port);
+    unsigned answers = 0;
+
+    say_hello(w);
+    send_tcp(w, port, 1000, 0, 2, NULL, 0);
+    say_hello(w);
+    for (unsigned i = 0; i < w->ngot; i++)
+        answers += is_tcp(w->got[i].data, w->got[i].len) && (w->got[i].data[47] & 0x12) == 0x12;
+    assert_int_equal(answers, 0);
+    assert_int_equal(fcntl(listener, F_SETFL, O_NONBLOCK), 0);
+    assert_int_equal(accept(listener, NULL, NULL), -1);
+    close(listener);
+    wire_free(w);
+}
+
 /* Whatever a guest sends, the stack must live. */
 static void test_garbage(void **state)
 {
@@ -332,6 +398,8 @@ int main(void)
         cmocka_unit_test(test_dhcp),
         cmocka_unit_test(test_tcp_with_a_large_segment),
         cmocka_unit_test(test_forwarded_port),
+        cmocka_unit_test(test_forwarded_datagrams),
+        cmocka_unit_test(test_restricted),
         cmocka_unit_test(test_garbage),
     };
 
