@@ -21,7 +21,7 @@ from collections import Counter, namedtuple
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SANITIZED_TIERS = ('unit', 'device', 'fault', 'fuzz')
 SANITIZERS = {'sanitize': 'address,undefined', 'tsan': 'thread'}
-BATS_LIMIT_S = 600
+BATS_LIMIT_S = 7200 if os.environ.get('TRAPEZE_NIGHTLY') else 600
 TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *(?:skip|todo)\b:? *(.*))?$', re.IGNORECASE)
 
 Case = namedtuple('Case', 'tier name status detail')
