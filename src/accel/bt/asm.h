@@ -162,6 +162,12 @@ static inline void jmp_rx(struct code *o, const u8 *target)
     b1(o, 0xe9), b4(o, (u32)(target - (code_rx(o) + 4)));
 }
 
+static inline void flags_to_ax(struct code *o)
+{
+    b1(o, 0x9f);                /* lahf */
+    b3(o, 0x0f, 0x90, 0xc0);    /* seto al */
+}
+
 /* The arithmetic flags into AX and back. RAX is kept in the scratch register `hold`, or, where none is free (0), in
  * memory at gs:[rax_disp], which costs a round trip through the store buffer. */
 static inline void flags_save(struct code *o, unsigned hold, s32 rax_disp)
@@ -170,8 +176,7 @@ static inline void flags_save(struct code *o, unsigned hold, s32 rax_disp)
         mov_rr(o, hold, RAX);
     else
         store_gs(o, RAX, rax_disp);
-    b1(o, 0x9f);                /* lahf */
-    b3(o, 0x0f, 0x90, 0xc0);    /* seto al */
+    flags_to_ax(o);
 }
 
 static inline void flags_restore(struct code *o, unsigned hold, s32 rax_disp)

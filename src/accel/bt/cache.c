@@ -88,7 +88,7 @@ struct block *block_of_host(struct bt *bt, const u8 *rx)
         else
             hi = mid;
     }
-    return lo < k->norder && k->order[lo]->ind <= rx ? k->order[lo] : NULL;
+    return lo < k->norder && k->order[lo]->start <= rx ? k->order[lo] : NULL;
 }
 
 static struct code_page *page_find(struct bt *bt, u64 gpn)
@@ -147,14 +147,22 @@ static void patch_rel32(struct code_cache *k, u8 *at, const u8 *target)
     __atomic_store_n((u32 *)writable(k, at), (u32)(target - (at + 4)), __ATOMIC_RELEASE);
 }
 
+/* Within a page of the guest's memory, whatever is mapped at its address by now. */
+enum entry_kind link_kind(const struct link *l, const struct block *to)
+{
+    const struct block *from = l->from;
+    bool same_page = (to->vpc >> 12) == (from->vpc >> 12) && (to->gpa >> 12) == (from->gpa >> 12);
+
+    return same_page && !to->crosses && !from->crosses ? ENTRY_NEAR : ENTRY_FAR;
+}
+
 void link_set(struct bt *bt, struct link *l, struct block *to)
 {
     struct block *from = l->from;
 
     if (l->to || from->dead || to->dead)
         return;
-    bool same_page = (to->vpc >> 12) == (from->vpc >> 12) && !to->crosses && !from->crosses;
-    u8 *entry = !same_page ? to->xpage : to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
+    u8 *entry = link_kind(l, to) == ENTRY_FAR ? to->far : to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
     l->to = to;
     l->next_in = to->incoming;
     to->incoming = l;
@@ -170,6 +178,16 @@ static void link_remove_from_target(struct link *l)
     if (*p)
         *p = l->next_in;
     l->to = NULL;
+}
+
+/* Jump tables still lead to a dead block: its first instruction, of 7 bytes, becomes a jump to the look-up. Another vCPU
+ * may be about to run it or the next one, which begins with the 8th byte of the aligned word: that stays. */
+static void lead_to_miss(struct code_cache *k, u8 *indirect)
+{
+    u32 rel = (u32)(k->tramp[STUB_JT_MISS] - (indirect + 5));
+    u64 word = 0x9090ull << 40 | (u64)rel << 8 | 0xe9 | (u64)indirect[7] << 56;
+
+    __atomic_store_n((u64 *)writable(k, indirect), word, __ATOMIC_RELEASE);
 }
 
 /* Unlinks a block from everything; its code stays for whoever is running it. */
@@ -191,12 +209,8 @@ static void block_kill(struct bt *bt, struct block *b)
     for (struct link *l = b->outgoing; l; l = l->next_out)
         if (l->to)
             link_remove_from_target(l);
-    /* Jump tables still lead to ind: replace its first 8 bytes by a jump to the look-up (ind is 8-byte aligned). */
-    union { u8 b[8]; u64 w; } j = {.b = {0xe9, 0, 0, 0, 0, 0x90, 0x90, 0x90}};
-    u32 rel = (u32)(k->tramp[STUB_JT_MISS] - (b->ind + 5));
-    for (int i = 0; i < 4; i++)
-        j.b[1 + i] = rel >> (8 * i);
-    __atomic_store_n((u64 *)writable(k, b->ind), j.w, __ATOMIC_RELEASE);
+    if (b->indirect)
+        lead_to_miss(k, b->indirect);
     b->dead = true;
     k->stat_invalidated++;
 }

@@ -10,17 +10,25 @@
 
 struct link;
 
+/* Where a jump to a block comes from. What must be checked there is in front of the block, or, if it turned out to be
+ * needed when the block was there already, in a piece of code of its own. */
+enum entry_kind {
+    ENTRY_NEAR,     /* a direct jump within the page: nothing; backward: events */
+    ENTRY_FAR,      /* a direct jump from another page: the mapping */
+    ENTRY_INDIRECT, /* from the jump table, host R14 = address: address, mode, mapping */
+};
+
 struct block {
     u64 vpc, gpa, gpa2;     /* guest address; where its bytes are (gpa2: page of the bytes past the page end, if crosses) */
     u32 mode;
     u16 bytes, ninsns;
     u16 dep_from, dep_to;   /* offsets in the first page: the bytes that its translation depends on */
     bool crosses, dead;
-    /* Entries, each falls through to the next: from an indirect jump (host R14 = vpc; checks vpc and mode), from another
-     * page (checks the mapping), from a backward jump (polls), from within the page. */
-    u8 *ind, *xpage, *poll, *entry;
-    u8 *code_end;           /* end of all its host code */
-    u32 *map;               /* per insn: host offset from ind << 12 | guest offset from vpc */
+    bool flags_dead;        /* the flags need not survive its first instruction */
+    u8 *indirect, *far;     /* entries, or NULL: not made yet */
+    u8 *poll, *entry;       /* from a backward jump; from within the page */
+    u8 *start, *code_end;   /* its host code but for entries that were made later */
+    u32 *map;               /* per insn: host offset from start << 12 | guest offset from vpc */
     struct block *hash_next, *page_next[2];
     struct link *incoming, *outgoing;
 };
@@ -110,7 +118,14 @@ void cache_let_go(struct bt *bt);
 struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode);
 struct block *block_of_host(struct bt *bt, const u8 *rx);  /* the block whose code holds rx, or NULL */
 void block_add(struct bt *bt, struct block *b);
+/* Patches l to jump to `to`, which has the entry that link_kind() asks for. */
 void link_set(struct bt *bt, struct link *l, struct block *to);
+enum entry_kind link_kind(const struct link *l, const struct block *to);
+
+static inline bool block_has_entry(const struct block *b, enum entry_kind kind)
+{
+    return kind == ENTRY_NEAR || (kind == ENTRY_FAR ? b->far : b->indirect);
+}
 void *arena_alloc(struct bt *bt, u64 bytes);               /* zeroed, 8-byte aligned; never fails: callers make room first */
 bool cache_has_room(struct bt *bt);
 /* Marks the page of gpa as code, write-protecting it, before its bytes are read. */
@@ -133,10 +148,12 @@ void cache_flush(struct bt *bt);
 /* A host fault in block b at the guest instruction `offset`: after some of them its accesses become careful ones. */
 void cache_note_fault(struct bt *bt, struct block *b, unsigned offset);
 
-/* translate.c (heavy): translates the block at vpc, whose first byte is at gpa. Lock held, and there is room.
+/* translate.c (heavy): translates the block at vpc, whose first byte is at gpa, for a jump from `kind`. Lock held, and there is room.
  * Returns NULL when the fetch of the block's very first instruction crosses into a page that is not mapped: then
  * c->exc is set up and the caller raises it. */
-struct block *translate(struct cpu *c, u64 vpc, u64 gpa);
+struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind);
+/* Adds an entry that b does not have. Heavy, lock held, and there is room. */
+void translate_entry(struct cpu *c, struct block *b, enum entry_kind kind);
 
 /* device.c: physical addresses that are not RAM */
 u64 mem_device_read(struct cpu *c, u64 gpa, unsigned size);

@@ -47,7 +47,6 @@ struct gen {
     struct bt *bt;
     struct block *b;
     struct code o;
-    u8 *start;               /* writable address of b->ind */
     struct insn insn[BLOCK_INSNS];
     u16 offset[BLOCK_INSNS]; /* from b->vpc */
     u8 flags_dead[BLOCK_INSNS]; /* arithmetic flags need not survive the checks of this insn */
@@ -74,6 +73,10 @@ void find_dead_flags(struct gen *g);
 void find_windows(struct gen *g);
 void gen_windows(struct gen *g);                /* the checks due before the current insn */
 void window_to_s2(struct gen *g, unsigned id);  /* its delta into S2 */
+
+/* gen_entry.c */
+void gen_entries(struct gen *g, enum entry_kind kind);     /* the block's ways in, with the one that is wanted now */
+void gen_entry_apart(struct gen *g, enum entry_kind kind); /* one more for a block that is there */
 
 /* gen_mem.c */
 /* Code for the linear address of the memory operand (plus extra_disp); returns the register it is in. */

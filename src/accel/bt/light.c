@@ -40,38 +40,55 @@ static struct stub_ret exit_with(struct cpu *c, enum cpu_exit why)
 
 /* --- going on at c->rip --- */
 
-static u64 heavy_translate(u64 c, u64 vpc, u64 gpa)
+/* What is looked for, and what was found. */
+struct search {
+    u64 vpc, gpa, gpa2;
+    enum entry_kind kind;
+    struct block *b;
+};
+
+static u64 heavy_translate(u64 cpu, u64 search, u64 unused)
 {
-    return (u64)translate((struct cpu *)c, vpc, gpa);
+    struct cpu *c = (struct cpu *)cpu;
+    struct search *s = (struct search *)search;
+
+    (void)unused;
+    if (s->b)
+        translate_entry(c, s->b, s->kind);
+    else
+        s->b = translate(c, s->vpc, s->gpa, s->kind);
+    return 0;
 }
 
-static struct block *find_or_translate(struct cpu *c, u64 vpc, u64 gpa, u64 gpa2)
+static struct block *find_or_translate(struct cpu *c, struct search *s)
 {
     struct bt *bt = c->vcpu->bt;
 
     cache_lock(bt);
-    struct block *b = block_find(bt, gpa, gpa2, vpc, c->mode);
-    c->vcpu->cache_full = !b && !cache_has_room(bt);
+    s->b = block_find(bt, s->gpa, s->gpa2, s->vpc, c->mode);
+    bool missing = !s->b || !block_has_entry(s->b, s->kind);
+    c->vcpu->cache_full = missing && !cache_has_room(bt);
     c->vcpu->translating = true;
-    if (!b && !c->vcpu->cache_full)
-        b = (struct block *)heavy_call(c, heavy_translate, (u64)c, vpc, gpa);
+    if (missing && !c->vcpu->cache_full)
+        heavy_call(c, heavy_translate, (u64)c, (u64)s, 0);
     c->vcpu->translating = false;
     cache_unlock(bt);
-    if (!b)
+    if (!s->b || c->vcpu->cache_full)
         bt_unwind(c);
-    return b;
+    return s->b;
 }
 
-/* The block at linear address vpc for the current mode, translated if need be. Raises what the fetch raises. */
-static struct block *block_at(struct cpu *c, u64 vpc)
+/* The block at linear address vpc for the current mode, with the entry that is asked for, translated if need be. Raises
+ * what the fetch raises. */
+static struct block *block_at(struct cpu *c, u64 vpc, enum entry_kind kind)
 {
-    u64 gpa = mmu_fetch(c, vpc);
-    struct block *b = find_or_translate(c, vpc, gpa, ANY_GPA);
+    struct search s = {.vpc = vpc, .gpa = mmu_fetch(c, vpc), .gpa2 = ANY_GPA, .kind = kind};
+    struct block *b = find_or_translate(c, &s);
 
     if (!b->crosses)
         return b;
-    u64 gpa2 = mmu_fetch(c, (vpc | 0xfff) + 1);
-    return b->gpa2 == gpa2 ? b : find_or_translate(c, vpc, gpa, gpa2);
+    s.gpa2 = mmu_fetch(c, (vpc | 0xfff) + 1);
+    return b->gpa2 == s.gpa2 ? b : find_or_translate(c, &s);
 }
 
 static void check_fetch(struct cpu *c, u64 vpc)
@@ -91,7 +108,7 @@ static struct stub_ret run_careful(struct cpu *c)
     check_fetch(c, vpc);
     c->vcpu->stat_careful++;
     c->mode |= MODE_CAREFUL;
-    struct block *b = block_at(c, vpc);
+    struct block *b = block_at(c, vpc, ENTRY_NEAR);
     c->mode = mode;
     return (struct stub_ret){.host = (u64)b->entry};
 }
@@ -140,8 +157,8 @@ struct stub_ret light_jt_miss(struct cpu *c, u64 vpc, u64 s2)
     c->vcpu->stat_miss++;
     c->rip = rip_of(c, vpc);
     check_fetch(c, vpc);
-    struct block *b = block_at(c, vpc);
-    c->vcpu->jt[vpc & 0xffff] = (u64)b->ind;
+    struct block *b = block_at(c, vpc, ENTRY_INDIRECT);
+    c->vcpu->jt[vpc & 0xffff] = (u64)b->indirect;
     c->priv[P_S1] = vpc;
     return (struct stub_ret){.host = (u64)b->poll};
 }
@@ -156,7 +173,9 @@ struct stub_ret light_link(struct cpu *c, u64 s1, u64 rec)
     c->vcpu->stat_link++;
     c->rip = rip_of(c, target);
     check_fetch(c, target);
-    struct block *b = block_at(c, target);
+    struct block *b = block_at(c, target, (target >> 12) == (l->from->vpc >> 12) ? ENTRY_NEAR : ENTRY_FAR);
+    if (!block_has_entry(b, link_kind(l, b)))
+        b = block_at(c, target, ENTRY_FAR);
     cache_lock(bt);
     link_set(bt, l, b);
     cache_unlock(bt);
@@ -417,7 +436,7 @@ struct stub_ret light_window(struct cpu *c, u64 lin, u64 rec)
     if (one_page && mmu_try(c, lin, r->write, &p) && p.ram && (!r->write || p.writable))
         return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
     c->mode |= MODE_NOWINDOW;
-    struct block *b = block_at(c, r->vpc);
+    struct block *b = block_at(c, r->vpc, ENTRY_NEAR);
     c->mode &= ~MODE_NOWINDOW;
     return (struct stub_ret){.host = (u64)b->entry};
 }

@@ -33,7 +33,7 @@ static struct block *block_at_host(struct bt *bt, const u8 *rx)
 
 static unsigned guest_offset(const struct block *b, const u8 *rx)
 {
-    u32 host = (u32)(rx - b->ind);
+    u32 host = (u32)(rx - b->start);
     unsigned at = 0;
 
     for (unsigned i = 0; i < b->ninsns && (b->map[i] >> 12) <= host; i++)

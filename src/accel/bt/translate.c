@@ -181,135 +181,6 @@ static void gen_insn(struct gen *g)
     }
 }
 
-/* cmp dword gs:[disp], imm32 */
-static void cmp_gs(struct gen *g, s32 disp, u32 imm)
-{
-    b3(&g->o, 0x65, 0x81, 0x3c), b1(&g->o, 0x25), b4(&g->o, (u32)disp), b4(&g->o, imm);
-}
-
-/* kept: the flags are in AX, and RAX in S2. */
-static struct cold *entry_cold(struct gen *g, enum cold_kind kind, bool kept)
-{
-    struct cold *k = gen_cold(g, kind);
-
-    k->live = kept;
-    k->hold = S2;
-    return k;
-}
-
-/* Is R14 this block's address, and the mode its mode? */
-static void check_identity(struct gen *g, u8 *literal)
-{
-    struct code *o = &g->o;
-    struct cold *k = entry_cold(g, COLD_MISS, true);
-
-    if (literal) {
-        b3(o, 0x4c, 0x3b, 0x35), b4(o, (u32)(literal - (o->p + 4))); /* cmp r14, [rip + literal] */
-    } else {
-        b3(o, 0x49, 0x81, 0xfe), b4(o, (u32)g->b->vpc);              /* cmp r14, imm32 */
-    }
-    k->from1 = jcc(o, CC_NE);
-    cmp_gs(g, CPU_FIELD(mode), g->b->mode & ~(u32)MODE_NOWINDOW);
-    k->from2 = jcc(o, CC_NE);
-}
-
-/* Is the block's page still where its bytes were taken from? */
-static void check_mapping(struct gen *g)
-{
-    struct code *o = &g->o;
-    struct cold *k = entry_cold(g, COLD_REMAP, true);
-    u64 lin = g->b->vpc, gpa = g->b->gpa;
-
-    for (unsigned i = 0; i <= g->b->crosses; i++) {
-        mov_imm(o, S1, EXEC_TABLE + ((lin & PAGE_INDEX_MASK) >> 12) * 4);
-        b4(o, 0x3e814165), b4(o, EXEC_VALID | (u32)(gpa >> 12)); /* cmp dword gs:[r14], imm32 */
-        u8 *j = jcc(o, CC_NE);
-        if (i == 0)
-            k->from1 = j;
-        else
-            k->from2 = j;
-        lin = (lin | 0xfff) + 1, gpa = g->b->gpa2;
-    }
-}
-
-static void check_events(struct gen *g)
-{
-    struct code *o = &g->o;
-    struct cold *k = entry_cold(g, COLD_POLL, !g->flags_dead[0]);
-
-    b3(o, 0x65, 0x83, 0x3c), b1(o, 0x25), b4(o, (u32)CPU_FIELD(events)), b1(o, 0); /* cmp dword gs:[events], 0 */
-    k->from1 = jcc(o, CC_NE);
-}
-
-static u8 *jmp_short(struct code *o)
-{
-    b2(o, 0xeb, 0);
-    return o->p - 1;
-}
-
-/* Where the flags are live on entry, each entry keeps them once around all its checks. */
-static void gen_prologue_live(struct gen *g, u8 *literal)
-{
-    struct block *b = g->b;
-    struct code *o = &g->o;
-    u8 *out[2];
-
-    b->ind = code_rx(o);
-    flags_save(o, S2, 0);
-    check_identity(g, literal);
-    check_mapping(g);
-    check_events(g);
-    flags_restore(o, S2, 0);
-    out[0] = jmp_short(o);
-    b->xpage = code_rx(o);
-    flags_save(o, S2, 0);
-    check_mapping(g);
-    check_events(g);
-    flags_restore(o, S2, 0);
-    out[1] = jmp_short(o);
-    b->poll = code_rx(o);
-    flags_save(o, S2, 0);
-    check_events(g);
-    flags_restore(o, S2, 0);
-    for (unsigned i = 0; i < 2; i++)
-        *out[i] = o->p - (out[i] + 1);
-    b->entry = code_rx(o);
-}
-
-static void gen_prologue(struct gen *g)
-{
-    struct block *b = g->b;
-    struct code *o = &g->o;
-    u8 *literal = NULL;
-
-    g->vpc = b->vpc;
-    if ((u64)(s64)(s32)b->vpc != b->vpc) {
-        literal = o->p;
-        b8(o, b->vpc);
-    }
-    while ((uintptr_t)o->p & 15)
-        b1(o, 0xcc);
-    g->start = o->p;
-    if (!g->flags_dead[0]) {
-        gen_prologue_live(g, literal);
-        return;
-    }
-    /* The flags are dead in this block, but it may turn out to be the wrong one: another may be looked for, whose flags
-     * are live. So they are kept until the block is known to be right, and only then given up. */
-    b->ind = code_rx(o);
-    flags_save(o, S2, 0);
-    check_identity(g, literal);
-    u8 *to_mapping = jmp_short(o);
-    b->xpage = code_rx(o);
-    flags_save(o, S2, 0);
-    *to_mapping = (u8)(o->p - (to_mapping + 1));
-    check_mapping(g);
-    mov_rr(o, RAX, S2);
-    b->poll = code_rx(o);
-    check_events(g);
-    b->entry = code_rx(o);
-}
-
 static void gen_body(struct gen *g)
 {
     struct block *b = g->b;
@@ -317,7 +188,7 @@ static void gen_body(struct gen *g)
     for (g->i = 0; g->i < g->n; g->i++) {
         g->in = &g->insn[g->i];
         g->vpc = b->vpc + g->offset[g->i];
-        b->map[g->i] = (u32)(g->o.p - g->start) << 12 | g->offset[g->i];
+        b->map[g->i] = (u32)(code_rx(&g->o) - b->start) << 12 | g->offset[g->i];
         gen_windows(g);
         gen_insn(g);
         if ((g->b->mode & (MODE_TF | MODE_DEBUG)) && !g->ended)
@@ -347,10 +218,8 @@ static bool is_plain(u32 mode)
     return (mode & MODE_CODE_MASK) == MODE_CODE32 && !(mode & (MODE_SEGS | MODE_STACK16 | MODE_CSBASE | MODE_REAL));
 }
 
-struct block *translate(struct cpu *c, u64 vpc, u64 gpa)
+static struct gen *gen_begin(struct cpu *c, struct block *b)
 {
-    struct bt *bt = c->vcpu->bt;
-    struct code_cache *k = bt->cache;
     static _Thread_local struct gen gen;
     struct gen *g = &gen;
 
@@ -358,12 +227,45 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa)
     g->n = g->i = g->ncold = 0;
     g->ended = false;
     g->c = c;
-    g->bt = bt;
+    g->bt = c->vcpu->bt;
+    g->b = b;
+    return g;
+}
+
+static void code_begin(struct gen *g)
+{
+    struct code_cache *k = g->bt->cache;
+
+    g->o.p = k->rw + ALIGN_UP(k->used, 8);
+    g->o.to_rx = k->rx - k->rw;
+}
+
+static void code_end(struct gen *g)
+{
+    gen_cold_code(g);
+    g->bt->cache->used = (u64)(g->o.p - g->bt->cache->rw);
+}
+
+void translate_entry(struct cpu *c, struct block *b, enum entry_kind kind)
+{
+    struct gen *g = gen_begin(c, b);
+
+    g->flags_dead[0] = b->flags_dead;
+    code_begin(g);
+    gen_entry_apart(g, kind);
+    code_end(g);
+}
+
+struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
+{
+    struct bt *bt = c->vcpu->bt;
+    struct block *b = arena_alloc(bt, sizeof(*b));
+    struct gen *g = gen_begin(c, b);
+
     g->code64 = (c->mode & MODE_CODE_MASK) == MODE_CODE64;
     g->plain = is_plain(c->mode);
     g->offset[0] = 0;
     g->careful[0] = false;
-    struct block *b = g->b = arena_alloc(bt, sizeof(*b));
     b->vpc = vpc;
     b->gpa = gpa;
     b->mode = c->mode;
@@ -380,15 +282,13 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa)
     find_windows(g);
     b->ninsns = g->n;
     b->map = arena_alloc(bt, g->n * sizeof(u32));
-    k->used = ALIGN_UP(k->used, 8);
-    g->o.p = k->rw + k->used;
-    g->o.to_rx = k->rx - k->rw;
-    gen_prologue(g);
+    b->flags_dead = g->flags_dead[0];
+    code_begin(g);
+    gen_entries(g, kind);
     g->s2_window = NO_WINDOW;
     gen_body(g);
-    gen_cold_code(g);
+    code_end(g);
     b->code_end = code_rx(&g->o);
-    k->used = (u64)(g->o.p - k->rw);
     block_add(bt, b);
     c->vcpu->stat_blocks++;
     c->vcpu->stat_insns += g->n;
