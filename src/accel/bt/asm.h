@@ -102,12 +102,12 @@ static inline void op_mem(struct code *o, bool w, u8 opcode, unsigned reg, unsig
     modrm_mem(o, reg, base, index, 1, disp);
 }
 
-/* pext S2, from, gs:[mask]; the page number of a linear address (BMI2, VEX.F3.0F38.W1 F5) */
-static inline void pext_page(struct code *o, unsigned from, s32 mask_disp)
+/* pext to, from, gs:[mask], to S1 or S2: the page number of a linear address (BMI2, VEX.F3.0F38.W1 F5) */
+static inline void pext_page(struct code *o, unsigned to, unsigned from, s32 mask_disp)
 {
-    b3(o, 0x65, 0xc4, 0x62); /* R inverted = 0 (reg 15), X = B = 1, map 0F38 */
+    b3(o, 0x65, 0xc4, 0x62); /* R inverted = 0 (reg 8 to 15), X = B = 1, map 0F38 */
     b2(o, 0x80 | (~from & 15) << 3 | 2, 0xf5); /* W=1, vvvv, L=0, pp=F3 */
-    modrm_gs(o, S2, mask_disp);
+    modrm_gs(o, to, mask_disp);
 }
 
 /* mov S2, gs:[S2 * 8] */

@@ -61,17 +61,22 @@ void cache_unlock(struct bt *bt)
 
 /* --- blocks --- */
 
-static inline unsigned block_hash(u64 gpa, u64 vpc, u32 mode)
+static inline unsigned block_hash(u64 gpa, u32 mode)
 {
-    u64 h = (gpa ^ (vpc >> 16) ^ ((u64)mode << 20)) * 0x9e3779b97f4a7c15ull;
+    u64 h = (gpa ^ (u64)mode << 44) * 0x9e3779b97f4a7c15ull;
     return h >> 48;
+}
+
+static bool is_at(const struct block *b, u64 vpc)
+{
+    return b->vpc == vpc || (b->relative && relative_address(vpc));
 }
 
 struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode)
 {
-    struct block *b = bt->cache->bucket[block_hash(gpa, vpc, mode)];
+    struct block *b = bt->cache->bucket[block_hash(gpa, mode)];
 
-    while (b && !(b->gpa == gpa && b->vpc == vpc && b->mode == mode && (gpa2 == ANY_GPA || b->gpa2 == gpa2)))
+    while (b && !(b->gpa == gpa && is_at(b, vpc) && b->mode == mode && (gpa2 == ANY_GPA || b->gpa2 == gpa2)))
         b = b->hash_next;
     return b;
 }
@@ -118,7 +123,7 @@ static void page_recount(struct code_page *p)
 void block_add(struct bt *bt, struct block *b)
 {
     struct code_cache *k = bt->cache;
-    unsigned h = block_hash(b->gpa, b->vpc, b->mode);
+    unsigned h = block_hash(b->gpa, b->mode);
     struct code_page *p = page_find(bt, b->gpa >> 12);
 
     b->hash_next = k->bucket[h];
@@ -151,18 +156,22 @@ static void patch_rel32(struct code_cache *k, u8 *at, const u8 *target)
 enum entry_kind link_kind(const struct link *l, const struct block *to)
 {
     const struct block *from = l->from;
-    bool same_page = (to->vpc >> 12) == (from->vpc >> 12) && (to->gpa >> 12) == (from->gpa >> 12);
+    bool same_page = link_in_page(l) && (to->gpa >> 12) == (from->gpa >> 12);
 
+    if (from->relative != to->relative || l->target != to->vpc)
+        return ENTRY_INDIRECT; /* another frame */
     return same_page && !to->crosses && !from->crosses ? ENTRY_NEAR : ENTRY_FAR;
 }
 
-void link_set(struct bt *bt, struct link *l, struct block *to)
+void link_set(struct bt *bt, struct link *l, struct block *to, u8 *bridge)
 {
-    struct block *from = l->from;
+    const struct block *from = l->from;
+    enum entry_kind kind = link_kind(l, to);
 
     if (l->to || from->dead || to->dead)
         return;
-    u8 *entry = link_kind(l, to) == ENTRY_FAR ? to->far : to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
+    u8 *near = to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
+    u8 *entry = kind == ENTRY_NEAR ? near : kind == ENTRY_FAR ? to->far : bridge;
     l->to = to;
     l->next_in = to->incoming;
     to->incoming = l;
@@ -194,7 +203,7 @@ static void lead_to_miss(struct code_cache *k, u8 *indirect)
 static void block_kill(struct bt *bt, struct block *b)
 {
     struct code_cache *k = bt->cache;
-    struct block **p = &k->bucket[block_hash(b->gpa, b->vpc, b->mode)];
+    struct block **p = &k->bucket[block_hash(b->gpa, b->mode)];
 
     while (*p && *p != b)
         p = &(*p)->hash_next;

@@ -25,6 +25,7 @@ struct block {
     u16 dep_from, dep_to;   /* offsets in the first page: the bytes that its translation depends on */
     bool crosses, dead;
     bool flags_dead;        /* the flags need not survive its first instruction */
+    bool relative;          /* vpc is in a frame: the guest's address is vpc + P_SLIDE, see relative.c */
     u8 *indirect, *far;     /* entries, or NULL: not made yet */
     u8 *poll, *entry;       /* from a backward jump; from within the page */
     u8 *start, *code_end;   /* its host code but for entries that were made later */
@@ -37,7 +38,7 @@ struct block {
 struct link {
     u8 *jmp;                /* RX address of the rel32, 4-byte aligned */
     u8 *stub;               /* where it goes while not linked */
-    u64 target;             /* guest address */
+    u64 target;             /* guest address, or in the frame of `from` */
     struct block *from, *to;
     struct link *next_in, *next_out;
 };
@@ -45,18 +46,32 @@ struct link {
 /* What a stub needs to know of a special or careful instruction. */
 struct site {
     struct insn in;
-    u64 vpc;                /* linear address */
+    u64 vpc;                /* linear address, or in its block's frame */
     u8 *next;               /* host code behind it in its block */
     sys_fn *fn;
     bool ends;              /* its block ends here */
     bool watched, tf;       /* look for debug traps behind it; it is being single-stepped */
+    bool relative;          /* its block is */
 };
+
+/* The guest's address, of what runs now, for one in a block's or record's terms. */
+static inline u64 guest_address(const struct cpu *c, u64 vpc, bool relative)
+{
+    return relative ? c->priv[P_SLIDE] + vpc : vpc;
+}
+
+/* Addresses whose code is made relative: where programs and libraries are placed at random. */
+static inline bool relative_address(u64 vpc)
+{
+    return vpc >> 32 && !(vpc >> 47);
+}
 
 struct code_page {
     u64 gpn;
     struct block *blocks[2]; /* [0]: blocks that start here, linked by page_next[0]; [1]: that end here (crosses) */
     u64 lines;              /* bit n: bytes 64n.. are translated */
     u32 data_writes;        /* stores that hit the page but no translated line, since it became code */
+    u32 frame;              /* what relative blocks call this page's address; 0: has none yet */
     struct code_page *hash_next;
 };
 
@@ -118,9 +133,14 @@ void cache_let_go(struct bt *bt);
 struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode);
 struct block *block_of_host(struct bt *bt, const u8 *rx);  /* the block whose code holds rx, or NULL */
 void block_add(struct bt *bt, struct block *b);
-/* Patches l to jump to `to`, which has the entry that link_kind() asks for. */
-void link_set(struct bt *bt, struct link *l, struct block *to);
+/* Patches l to jump to `to`, which has the entry that link_kind() asks for; indirect: by way of `bridge`. */
+void link_set(struct bt *bt, struct link *l, struct block *to, u8 *bridge);
 enum entry_kind link_kind(const struct link *l, const struct block *to);
+
+static inline bool link_in_page(const struct link *l)
+{
+    return (l->target >> 12) == (l->from->vpc >> 12);
+}
 
 static inline bool block_has_entry(const struct block *b, enum entry_kind kind)
 {
@@ -154,6 +174,12 @@ void cache_note_fault(struct bt *bt, struct block *b, unsigned offset);
 struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind);
 /* Adds an entry that b does not have. Heavy, lock held, and there is room. */
 void translate_entry(struct cpu *c, struct block *b, enum entry_kind kind);
+/* Code for a link to the indirect entry of `to`. Heavy, lock held, and there is room. */
+u8 *translate_bridge(struct cpu *c, const struct link *l, struct block *to);
+/* relative.c: no slide; the frame's page for a block at vpc, and what must be set before a relative block at vpc is entered. */
+void relative_reset(struct cpu *c);
+u32 relative_frame(struct cpu *c, struct code_page *p, u64 vpc);
+void relative_enter(struct cpu *c, const struct block *b, u64 vpc);
 
 /* device.c: physical addresses that are not RAM */
 u64 mem_device_read(struct cpu *c, u64 gpa, unsigned size);

@@ -15,7 +15,7 @@
 #define BLOCK_INSNS 48
 #define MAX_COLD 320
 
-enum cold_kind { COLD_SLOW, COLD_LINK, COLD_MISS, COLD_REMAP, COLD_POLL, COLD_WINDOW };
+enum cold_kind { COLD_SLOW, COLD_LINK, COLD_MISS, COLD_REMAP, COLD_POLL, COLD_WINDOW, COLD_SLIDE };
 
 #define WINDOWS 8
 #define NO_WINDOW 0xff
@@ -53,7 +53,8 @@ struct gen {
     bool careful[BLOCK_INSNS];
     unsigned n, i;
     const struct insn *in;   /* insn[i] */
-    u64 vpc;                 /* its linear address */
+    u64 vpc;                 /* its linear address, or in the frame */
+    u64 lin;                 /* the block's linear address, even if it is relative */
     bool plain;              /* 64-bit, or 32-bit with flat segments: addresses and branches in line */
     bool code64;
     const u8 *page;          /* the bytes of the block's page */
@@ -77,8 +78,13 @@ void window_to_s2(struct gen *g, unsigned id);  /* its delta into S2 */
 /* gen_entry.c */
 void gen_entries(struct gen *g, enum entry_kind kind);     /* the block's ways in, with the one that is wanted now */
 void gen_entry_apart(struct gen *g, enum entry_kind kind); /* one more for a block that is there */
+void gen_cold_slide(struct gen *g, struct cold *k);
 
 /* gen_mem.c */
+/* Code of a relative block that puts an address of its frame, at most 2^33, into a register as the guest's. */
+void gen_relative(struct gen *g, unsigned to, u64 address);
+/* The same in any block. */
+void gen_code_address(struct gen *g, unsigned to, u64 address);
 /* Code for the linear address of the memory operand (plus extra_disp); returns the register it is in. */
 unsigned gen_address(struct gen *g, const struct insn *in, s32 extra_disp);
 /* Code that leaves in S2 what to add to addr_reg for an access of size bytes. */

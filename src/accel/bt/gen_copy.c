@@ -306,6 +306,10 @@ void gen_lea(struct gen *g)
             b1(o, in->bytes[i]);
         return;
     }
+    if (in->base == BASE_RIP && in->addrsize == 8 && in->opsize == 8 && !reg_hidden(in->reg) && g->b->relative) {
+        gen_relative(g, in->reg, g->vpc + in->len + (u64)(s64)in->disp);
+        return;
+    }
     g->s2_window = NO_WINDOW;
     unsigned addr = gen_address(g, in, 0), to = in->reg;
     if (in->opsize == 2) {

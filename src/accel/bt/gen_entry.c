@@ -35,14 +35,68 @@ static void check_identity(struct gen *g, u8 *literal)
     struct code *o = &g->o;
     struct cold *k = entry_cold(g, COLD_MISS, true);
 
+    cmp_gs(g, CPU_FIELD(mode), g->b->mode & ~(u32)MODE_NOWINDOW);
+    k->from1 = jcc(o, CC_NE);
+    if (g->b->relative)
+        return;
     if (literal) {
         b3(o, 0x4c, 0x3b, 0x35), b4(o, (u32)(literal - (o->p + 4))); /* cmp r14, [rip + literal] */
     } else {
         b3(o, 0x49, 0x81, 0xfe), b4(o, (u32)g->b->vpc);              /* cmp r14, imm32 */
     }
-    k->from1 = jcc(o, CC_NE);
-    cmp_gs(g, CPU_FIELD(mode), g->b->mode & ~(u32)MODE_NOWINDOW);
     k->from2 = jcc(o, CC_NE);
+}
+
+/* Is R14 the block's address? If not with the slide of the code that comes here, then with the one that makes it so: the
+ * low 12 bits are the block's (see jt), the rest must be an address of the lower half. */
+static void enter_frame(struct gen *g)
+{
+    struct code *o = &g->o;
+    struct cold *k = entry_cold(g, COLD_SLIDE, true);
+
+    op_gs(o, 0x2b, S1, PRIV_FIELD(P_SLIDE));                 /* sub */
+    b3(o, 0x49, 0x81, 0xfe), b4(o, (u32)g->b->vpc);          /* cmp r14, imm32 */
+    k->from1 = jcc(o, CC_NE);
+    load_gs(o, S1, PRIV_FIELD(P_EXEC_SLID));
+    k->resume = o->p;
+}
+
+void gen_cold_slide(struct gen *g, struct cold *k)
+{
+    struct code *o = &g->o;
+
+    patch_here(o, k->from1);
+    op_gs(o, 0x03, S1, PRIV_FIELD(P_SLIDE));                 /* add */
+    b3(o, 0x49, 0x81, 0xee), b4(o, (u32)g->b->vpc);          /* sub r14, imm32 */
+    store_gs(o, S1, PRIV_FIELD(P_SLIDE));
+    cmp_gs(g, PRIV_FIELD(P_SLIDE) + 4, 0x8000);
+    u8 *outside = jcc(o, CC_AE);
+    b4(o, 0x0aeec149);                                       /* shr r14, 10 */
+    op_gs(o, 0x03, S1, PRIV_FIELD(P_EXEC_TABLE));
+    store_gs(o, S1, PRIV_FIELD(P_EXEC_SLID));
+    patch(jmp(o), k->resume);
+    patch_here(o, outside); /* the look-up makes P_SLIDE good again */
+    flags_restore(o, S2, 0);
+    gen_relative(g, S1, g->b->vpc);
+    jmp_rx(o, g->bt->cache->tramp[STUB_JT_MISS]);
+}
+
+/* Is the frame's page, by the table whose slid address is in R14, the one that the block's bytes were taken from? */
+static void check_frame(struct gen *g)
+{
+    struct code *o = &g->o;
+    struct cold *k = entry_cold(g, COLD_REMAP, true);
+
+    for (unsigned i = 0; i <= g->b->crosses; i++) {
+        u64 gpa = i ? g->b->gpa2 : g->b->gpa;
+        b4(o, 0xbe814165), b4(o, (u32)((g->b->vpc >> 12) + i) * 4); /* cmp dword gs:[r14 + disp32], imm32 */
+        b4(o, EXEC_VALID | (u32)(gpa >> 12));
+        u8 *j = jcc(o, CC_NE);
+        if (i == 0)
+            k->from1 = j;
+        else
+            k->from2 = j;
+    }
 }
 
 /* Is the block's page still where its bytes were taken from? */
@@ -86,7 +140,7 @@ static void gen_checks(struct gen *g, enum entry_kind kind)
     struct code *o = &g->o;
     u8 *literal = NULL;
 
-    if (kind == ENTRY_INDIRECT && (u64)(s64)(s32)b->vpc != b->vpc) {
+    if (kind == ENTRY_INDIRECT && !b->relative && (u64)(s64)(s32)b->vpc != b->vpc) {
         align(o, 8);
         literal = o->p;
         b8(o, b->vpc);
@@ -97,11 +151,18 @@ static void gen_checks(struct gen *g, enum entry_kind kind)
         b3(o, 0x4c, 0x8d, 0xb8), b4(o, 0); /* lea r15, [rax + 0]: 7 bytes, see lead_to_miss() */
         flags_to_ax(o);
         check_identity(g, literal);
+        if (b->relative)
+            enter_frame(g);
     } else {
         b->far = code_rx(o);
         flags_save(o, S2, 0);
+        if (b->relative)
+            load_gs(o, S1, PRIV_FIELD(P_EXEC_SLID));
     }
-    check_mapping(g);
+    if (b->relative)
+        check_frame(g);
+    else
+        check_mapping(g);
 }
 
 void gen_entries(struct gen *g, enum entry_kind kind)

@@ -11,6 +11,7 @@ struct site *gen_site(struct gen *g, sys_fn *fn)
 
     s->in = *g->in;
     s->vpc = g->vpc;
+    s->relative = g->b->relative;
     s->fn = fn;
     s->tf = g->b->mode & MODE_TF;
     s->watched = g->b->mode & (MODE_TF | MODE_DEBUG);
@@ -140,6 +141,22 @@ static void push_value(struct gen *g, unsigned size, u64 value)
         mov_imm(o, S2, value);
         op_mem(o, true, 0x89, S2, S1, REG_NONE, 0);
     }
+    move_stack(g, -(s32)size);
+}
+
+static void push_return(struct gen *g, unsigned size, u64 back)
+{
+    unsigned base;
+    s32 disp;
+
+    if (!g->b->relative) {
+        push_value(g, size, back);
+        return;
+    }
+    push_check(g, size, &base, &disp);
+    collapse(g, base, disp);
+    gen_relative(g, S2, back);
+    op_mem(&g->o, true, 0x89, S2, S1, REG_NONE, 0);
     move_stack(g, -(s32)size);
 }
 
@@ -285,14 +302,14 @@ static void gen_call(struct gen *g)
     unsigned size = g->code64 ? 8 : 4;
 
     if (!g->in->has_modrm) {
-        push_value(g, size, back);
+        push_return(g, size, back);
         gen_link(g, branch_target(g));
         g->ended = true;
         return;
     }
     target_to_s1(g);
     store_gs(&g->o, S1, PRIV_FIELD(P_TMP));
-    push_value(g, size, back);
+    push_return(g, size, back);
     load_gs(&g->o, S1, PRIV_FIELD(P_TMP));
     gen_dispatch(g);
 }

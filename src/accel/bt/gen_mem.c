@@ -16,6 +16,25 @@ struct cold *gen_cold(struct gen *g, enum cold_kind kind)
     return k;
 }
 
+void gen_relative(struct gen *g, unsigned to, u64 address)
+{
+    s64 left = (s64)address;
+
+    load_gs(&g->o, to, PRIV_FIELD(P_SLIDE));
+    for (s32 part; left; left -= part) { /* frame + displacement can be more than 31 bits */
+        part = (s32)(left > INT32_MAX ? INT32_MAX : left < INT32_MIN ? INT32_MIN : left);
+        lea(&g->o, true, to, to, REG_NONE, 1, part);
+    }
+}
+
+void gen_code_address(struct gen *g, unsigned to, u64 address)
+{
+    if (g->b->relative)
+        gen_relative(g, to, address);
+    else
+        mov_imm(&g->o, to, address);
+}
+
 static void add_segment_base(struct gen *g, unsigned seg)
 {
     load_gs(&g->o, S2, CPU_FIELD(seg) + (s32)(seg * sizeof(struct x86_seg)));
@@ -47,7 +66,13 @@ unsigned gen_address(struct gen *g, const struct insn *in, s32 extra_disp)
             at = (u32)at;
         if (in->addrsize == 2)
             at = (u16)at;
-        mov_imm(&g->o, S1, at);
+        if (in->base == BASE_RIP && g->b->relative) {
+            gen_relative(g, S1, g->vpc + in->len + (u64)disp);
+            if (in->addrsize == 4)
+                lea(&g->o, false, S1, S1, REG_NONE, 1, 0);
+        } else {
+            mov_imm(&g->o, S1, at);
+        }
     } else {
         if (in->addrsize == 8 && in->index == REG_NONE && disp == 0 && !based && !reg_hidden(in->base))
             return in->base;
@@ -90,7 +115,7 @@ void gen_check(struct gen *g, unsigned addr_reg, unsigned size, unsigned acc)
         b3(o, 0x41, 0x81, 0xff), b4(o, 4096 - size);
         k->from2 = jcc(o, CC_A);
     }
-    pext_page(o, addr_reg, PRIV_FIELD(P_PEXT_MASK));
+    pext_page(o, S2, addr_reg, PRIV_FIELD(P_PEXT_MASK));
     load_entry(o);
     test_rr(o, S2);
     k->from1 = jcc(o, CC_E);
@@ -111,7 +136,7 @@ static void slow_record(struct gen *g, const struct cold *k)
 
     b8(o, k->vpc);
     b4(o, (u32)(k->resume - o->p));
-    b2(o, k->size, k->acc);
+    b3(o, k->size, k->acc, g->b->relative);
 }
 
 static void cold_slow(struct gen *g, const struct cold *k)
@@ -126,7 +151,7 @@ static void cold_slow(struct gen *g, const struct cold *k)
         lea(o, true, S2, k->addr_reg, REG_NONE, 1, k->size - 1);
         test_imm32(o, S2, 0x1000 - k->size);
         u8 *crosses = jcc(o, CC_E);
-        pext_page(o, k->addr_reg, PRIV_FIELD(P_PEXT_MASK));
+        pext_page(o, S2, k->addr_reg, PRIV_FIELD(P_PEXT_MASK));
         load_entry(o);
         patch(jmp(o), k->restore);
         patch_here(o, crosses);
@@ -159,7 +184,7 @@ static void cold_window(struct gen *g, const struct cold *k)
     jmp_rx(o, g->bt->cache->tramp[STUB_WINDOW]);
     b8(o, k->vpc);
     b4(o, (u32)(k->resume - o->p));
-    b3(o, (u8)k->window.span, (u8)(k->window.span >> 8), k->window.write);
+    b4(o, k->window.span | (u32)k->window.write << 16 | (u32)g->b->relative << 24);
 }
 
 void gen_cold_code(struct gen *g)
@@ -176,6 +201,10 @@ void gen_cold_code(struct gen *g)
             cold_window(g, k);
             continue;
         }
+        if (k->kind == COLD_SLIDE) {
+            gen_cold_slide(g, k);
+            continue;
+        }
         if (k->kind == COLD_LINK) {
             k->link->stub = code_rx(o);
             patch_here(o, k->from1);
@@ -189,9 +218,9 @@ void gen_cold_code(struct gen *g)
         if (k->live)
             flags_restore(o, k->hold, PRIV_FIELD(P_RAX));
         if (k->kind == COLD_REMAP)
-            mov_imm(o, S1, g->b->vpc);
+            gen_code_address(g, S1, g->b->vpc);
         if (k->kind == COLD_POLL)
-            mov_imm(o, S2, g->b->vpc);
+            gen_code_address(g, S2, g->b->vpc);
         jmp_rx(o, g->bt->cache->tramp[k->kind == COLD_POLL ? STUB_POLL : STUB_JT_MISS]);
     }
 }

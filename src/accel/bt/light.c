@@ -155,30 +155,46 @@ struct stub_ret light_jt_miss(struct cpu *c, u64 vpc, u64 s2)
 {
     (void)s2;
     c->vcpu->stat_miss++;
+    relative_reset(c);
     c->rip = rip_of(c, vpc);
     check_fetch(c, vpc);
     struct block *b = block_at(c, vpc, ENTRY_INDIRECT);
     c->vcpu->jt[vpc & 0xffff] = (u64)b->indirect;
+    relative_enter(c, b, vpc);
     c->priv[P_S1] = vpc;
     return (struct stub_ret){.host = (u64)b->poll};
+}
+
+static u64 heavy_bridge(u64 cpu, u64 link, u64 block)
+{
+    struct cpu *c = (struct cpu *)cpu;
+    struct link *l = (struct link *)link;
+
+    link_set(c->vcpu->bt, l, (struct block *)block, translate_bridge(c, l, (struct block *)block));
+    return 0;
 }
 
 struct stub_ret light_link(struct cpu *c, u64 s1, u64 rec)
 {
     struct bt *bt = c->vcpu->bt;
     struct link *l = (struct link *)rec;
-    u64 target = l->target;
+    u64 target = guest_address(c, l->target, l->from->relative);
 
     (void)s1;
     c->vcpu->stat_link++;
     c->rip = rip_of(c, target);
     check_fetch(c, target);
-    struct block *b = block_at(c, target, (target >> 12) == (l->from->vpc >> 12) ? ENTRY_NEAR : ENTRY_FAR);
-    if (!block_has_entry(b, link_kind(l, b)))
-        b = block_at(c, target, ENTRY_FAR);
+    struct block *b = block_at(c, target, link_in_page(l) ? ENTRY_NEAR : ENTRY_FAR);
+    enum entry_kind kind = link_kind(l, b);
+    if (!block_has_entry(b, kind))
+        b = block_at(c, target, kind);
     cache_lock(bt);
-    link_set(bt, l, b);
+    if (kind != ENTRY_INDIRECT)
+        link_set(bt, l, b, NULL);
+    else if (cache_has_room(bt))
+        heavy_call(c, heavy_bridge, (u64)c, (u64)l, (u64)b);
     cache_unlock(bt);
+    relative_enter(c, b, target);
     return (struct stub_ret){.host = (u64)b->poll};
 }
 
@@ -357,12 +373,13 @@ struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
     const struct site *s = (const struct site *)rec;
 
     (void)s1;
-    c->rip = rip_of(c, s->vpc);
+    u64 vpc = guest_address(c, s->vpc, s->relative);
+    c->rip = rip_of(c, vpc);
     c->rip_set = false;
     u64 dropped = c->vcpu->bt->cache->stat_invalidated;
     s->fn(c, &s->in);
     if (!c->rip_set)
-        c->rip = rip_of(c, s->vpc + s->in.len);
+        c->rip = rip_of(c, vpc + s->in.len);
     if (s->watched)
         trap_after(c, s->tf && !steps_over(c, s));
     if (s->ends || c->rip_set || c->vcpu->bt->cache->stat_invalidated != dropped)
@@ -379,7 +396,7 @@ struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
 struct slow_record {
     u64 vpc;
     s32 resume;
-    u8 size, acc;
+    u8 size, acc, relative;
 } __attribute__((packed));
 
 /* Nothing may be raised before it is known what the mask selects: light_begin() looks. */
@@ -399,7 +416,7 @@ struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info)
     struct mmu_page p;
     bool write = r->acc & ACC_W;
 
-    c->rip = rip_of(c, r->vpc);
+    c->rip = rip_of(c, guest_address(c, r->vpc, r->relative));
     c->priv[P_S1] = lin;
     if (r->acc & ACC_MASKED)
         return slow_masked(c, lin, r);
@@ -422,7 +439,7 @@ struct window_record {
     u64 vpc;
     s32 resume;
     u16 span;
-    u8 write;
+    u8 write, relative;
 } __attribute__((packed));
 
 /* A window's check failed. Nothing may be raised here: the accesses may never happen. */
@@ -431,13 +448,15 @@ struct stub_ret light_window(struct cpu *c, u64 lin, u64 rec)
     const struct window_record *r = (const struct window_record *)rec;
     struct mmu_page p;
 
-    c->rip = rip_of(c, r->vpc);
+    u64 vpc = guest_address(c, r->vpc, r->relative);
+    c->rip = rip_of(c, vpc);
     bool one_page = (lin & 0xfff) + r->span <= 4096 && (u64)((s64)(lin << 16) >> 16) == lin;
     if (one_page && mmu_try(c, lin, r->write, &p) && p.ram && (!r->write || p.writable))
         return (struct stub_ret){.host = (u64)&r->resume + r->resume, .s2 = p.delta};
     c->mode |= MODE_NOWINDOW;
-    struct block *b = block_at(c, r->vpc, ENTRY_NEAR);
+    struct block *b = block_at(c, vpc, ENTRY_NEAR);
     c->mode &= ~MODE_NOWINDOW;
+    relative_enter(c, b, vpc);
     return (struct stub_ret){.host = (u64)b->entry};
 }
 
@@ -548,7 +567,7 @@ struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
     unsigned first = 0, len = f->mem_bytes;
 
     (void)s1;
-    c->rip = rip_of(c, s->vpc);
+    c->rip = rip_of(c, guest_address(c, s->vpc, s->relative));
     if (f->masked && !opmask_range(&s->in, &first, &len))
         return place_nothing(c, s);
     u64 lin = seg_linear(c, s->in.seg, insn_offset(c, &s->in) + first, len, f->mem_acc & ACC_W);
@@ -579,7 +598,7 @@ struct stub_ret light_end(struct cpu *c, u64 s1, u64 rec)
         code_written(c, v->access.gpa[0], v->access.size);
     if (v->bt->cache->stat_invalidated != dropped) {
         /* It may have been this very block that was written to. */
-        c->rip = rip_of(c, s->vpc + s->in.len);
+        c->rip = rip_of(c, guest_address(c, s->vpc, s->relative) + s->in.len);
         if (s->watched)
             trap_after(c, s->tf);
         return resume(c);

@@ -79,7 +79,8 @@ static void handle(int sig, siginfo_t *info, void *uc)
     bool careful = b->mode & MODE_CAREFUL;
 
     store_registers(c, g);
-    c->rip = b->vpc + offset - ((b->mode & MODE_CODE_MASK) == MODE_CODE64 ? 0 : c->seg[SEG_CS].base);
+    c->rip = guest_address(c, b->vpc + offset, b->relative) -
+             ((b->mode & MODE_CODE_MASK) == MODE_CODE64 ? 0 : c->seg[SEG_CS].base);
     if (b->mode & MODE_REAL)
         c->rip &= 0xffff;
     c->exc_vector = vector_for(c, sig, (int)g[REG_TRAPNO], careful);

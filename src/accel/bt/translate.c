@@ -48,7 +48,7 @@ static bool decode_crossing(struct gen *g, const u8 *bytes, unsigned left, unsig
     u8 buf[INSN_MAX] = {0};
     const u8 *next;
 
-    if (!next_page(g, (b->vpc | 0xfff) + 1, &b->gpa2))
+    if (!next_page(g, (g->lin | 0xfff) + 1, &b->gpa2))
         return false;
     b->crosses = true;
     page_mark(g->bt, b->gpa2);
@@ -120,7 +120,7 @@ static bool decode_block(struct gen *g, const u8 *page)
         bool sti = in->form->mnemonic == ZYDIS_MNEMONIC_STI;
         if (after_sti || (is_last(g, in) && !sti))
             break;
-        if (in->form->cls == INSN_JCC && block_find(g->bt, b->gpa + b->bytes, ANY_GPA, b->vpc + b->bytes, b->mode))
+        if (in->form->cls == INSN_JCC && block_find(g->bt, b->gpa + b->bytes, ANY_GPA, g->lin + b->bytes, b->mode))
             break; /* what follows is translated already */
         after_sti = sti;
     }
@@ -202,7 +202,7 @@ static void gen_body(struct gen *g)
     g->vpc = next;
     bool sti = g->n > 1 && g->insn[g->n - 2].form->mnemonic == ZYDIS_MNEMONIC_STI;
     if (sti || (b->mode & MODE_CAREFUL)) {
-        mov_imm(&g->o, S1, next); /* through the entry that polls and checks the mode */
+        gen_code_address(g, S1, next); /* through the entry that polls and checks the mode */
         gen_dispatch(g);
     } else {
         gen_link(g, next);
@@ -256,6 +256,18 @@ void translate_entry(struct cpu *c, struct block *b, enum entry_kind kind)
     code_end(g);
 }
 
+u8 *translate_bridge(struct cpu *c, const struct link *l, struct block *to)
+{
+    struct gen *g = gen_begin(c, l->from);
+
+    code_begin(g);
+    u8 *start = code_rx(&g->o);
+    gen_code_address(g, S1, l->target);
+    jmp_rx(&g->o, to->indirect);
+    code_end(g);
+    return start;
+}
+
 struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
 {
     struct bt *bt = c->vcpu->bt;
@@ -266,11 +278,13 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     g->plain = is_plain(c->mode);
     g->offset[0] = 0;
     g->careful[0] = false;
-    b->vpc = vpc;
+    g->lin = vpc;
     b->gpa = gpa;
     b->mode = c->mode;
     b->dep_from = vpc & 0xfff;
-    page_mark(bt, gpa);
+    struct code_page *p = page_mark(bt, gpa);
+    b->relative = p && g->plain && g->code64 && (c->mode & MODE_USER) && relative_address(vpc);
+    b->vpc = b->relative ? relative_frame(c, p, vpc) | (vpc & 0xfff) : vpc;
     static const u8 no_memory[4096] = {[0 ... 4095] = 0xff};
     g->page = page_bytes(g, gpa);
     if (!g->page)

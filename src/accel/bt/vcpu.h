@@ -10,6 +10,7 @@
 #include "loop/timer.h"
 
 #define MMU_SLOTS 8
+#define RELATIVE_CHUNKS 64
 
 /* Tables differ by what the mode may touch. */
 enum table_kind { TABLE_USER, TABLE_KERNEL /* no user pages */, TABLE_KERNEL_AC /* user pages as well */, TABLE_KINDS };
@@ -96,6 +97,7 @@ struct vcpu {
     u64 shadow_rip;    /* the last instruction that ran in an interrupt shadow, and which one */
     u8 shadow;
     /* careful accesses */
+    struct { u64 cr3, chunk, slide; } near[RELATIVE_CHUNKS]; /* see relative.c */
     u8 bounce[256] __attribute__((aligned(64)));
     struct { u64 lin[2], gpa[2]; u16 len[2]; u8 mmio, acc, code, bounced; u16 size; u8 *host; } access;
     u64 stat_blocks, stat_insns, stat_slow, stat_careful, stat_flush, stat_faults, stat_link, stat_miss;

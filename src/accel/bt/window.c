@@ -264,7 +264,7 @@ static void gen_window(struct gen *g, unsigned id)
     b3(o, 0x41, 0x81, 0xe7), b4(o, 0xfff);                  /* and r15d, 0xfff */
     b3(o, 0x41, 0x81, 0xff), b4(o, 4096 - (u32)w->span);    /* cmp r15d, 4096 - span */
     k->from2 = jcc(o, CC_A);
-    pext_page(o, S1, PRIV_FIELD(P_PEXT_MASK));
+    pext_page(o, S2, S1, PRIV_FIELD(P_PEXT_MASK));
     load_entry(o);
     test_rr(o, S2);
     k->from1 = jcc(o, CC_E);
