@@ -6,17 +6,14 @@
 load boot
 
 setup_file() {
-    if [ -z "${TRAPEZE_NIGHTLY:-}" ]; then
-        skip "takes ten minutes; TRAPEZE_NIGHTLY=1 runs it"
-    fi
-    fetch cloud
+    nightly "takes ten minutes" && fetch cloud || return 0
     IMAGE=${TRAPEZE_DEBIAN:-$BATS_FILE_TMPDIR/debian.img}
     export IMAGE
     if [ ! -f "$IMAGE" ]; then
-        [ "$(id -u)" = 0 ] || skip "only root can make a root file system"
-        command -v mmdebstrap >/dev/null || skip "mmdebstrap is missing"
+        [ "$(id -u)" = 0 ] || without "only root can make a root file system" || return 0
+        command -v mmdebstrap >/dev/null || without "mmdebstrap is missing" || return 0
         "$ROOT/tests/boot/debian.sh" "$KERNEL" "$IMAGE" >"$BATS_FILE_TMPDIR/made" 2>&1 ||
-            skip "Debian cannot be fetched: $(tail -n 1 "$BATS_FILE_TMPDIR/made")"
+            without "Debian cannot be fetched: $(tail -n 1 "$BATS_FILE_TMPDIR/made")" || return 0
     fi
 }
 
