@@ -145,6 +145,10 @@ int qcow2_header_read(struct block_file *file, struct qcow2_header *h, struct bl
 /* The header with all its extensions as bytes of one cluster. Extensions we do not know are lost. */
 int qcow2_header_make(const struct qcow2_header *h, const struct block_format *fmt, u8 *cluster,
                       struct err *err);
+/* All but the name of the backing file, which is at name_at (or behind it, 0), in one sector: such a write arrives or does
+ * not. Without what is only for people. */
+int qcow2_header_sector(const struct qcow2_header *h, const struct block_format *fmt, u64 name_at,
+                        u8 sector[512], struct err *err);
 int qcow2_header_put64(struct qcow2 *q, u32 at, u64 value, struct err *err);
 /* The u32 at `at` and the u64 behind it, or the other way round when wide_first, in one write. */
 int qcow2_header_put96(struct qcow2 *q, u32 at, u64 wide, u32 narrow, bool wide_first,
@@ -234,7 +238,7 @@ int qcow2_unpack(struct block_format *f, const struct block_extent *e, void *buf
 /* --- qcow2_resize.c --- */
 
 int qcow2_resize(struct block_format *f, u64 size, struct err *err);
-/* Other names of the backing file, NULL: none. */
+/* Other names of the backing file, NULL: none. Flushes first. */
 int qcow2_set_backing(struct block_format *f, const char *name, const char *format,
                       struct err *err);
 

@@ -369,10 +369,11 @@ static u64 put_extensions(u8 *b, u64 at, u64 end, const struct qcow2_header *h,
     return at && at + 8 <= end ? at + 8 : 0; /* the end marker is zeros */
 }
 
-int qcow2_header_make(const struct qcow2_header *h, const struct block_format *fmt, u8 *cluster,
-                      struct err *err)
+/* The first `end` bytes. name_at: the name of the backing file is there already; 0: put it behind the extensions. */
+static int make(const struct qcow2_header *h, const struct block_format *fmt, u8 *cluster, u64 end,
+                u64 name_at, struct err *err)
 {
-    u64 end = BIT(h->cluster_bits), at = h->version == 3 ? 112 : QCOW2_V2_HEADER_BYTES;
+    u64 at = h->version == 3 ? 112 : QCOW2_V2_HEADER_BYTES;
     size_t name_len = fmt->backing_name ? strlen(fmt->backing_name) : 0;
 
     memset(cluster, 0, end);
@@ -395,17 +396,30 @@ int qcow2_header_make(const struct qcow2_header *h, const struct block_format *f
         cluster[104] = (u8)h->compression;
     }
     at = put_extensions(cluster, at, end, h, fmt);
-    if (name_len > NAME_MAX_BYTES || !at || !range_fits(at, name_len, end))
+    if (name_len > NAME_MAX_BYTES || !at || (!name_at && !range_fits(at, name_len, end)))
         return err_set(
             err, ENAMETOOLONG,
             "the name of the backing file does not fit into the header (clusters of %llu bytes)",
-            (unsigned long long)end);
+            (unsigned long long)BIT(h->cluster_bits));
     if (name_len) {
-        put64(cluster + QCOW2_AT_BACKING, at);
+        put64(cluster + QCOW2_AT_BACKING, name_at ? name_at : at);
         put32(cluster + 16, (u32)name_len);
-        memcpy(cluster + at, fmt->backing_name, name_len);
+        if (!name_at)
+            memcpy(cluster + at, fmt->backing_name, name_len);
     }
     return 0;
+}
+
+int qcow2_header_make(const struct qcow2_header *h, const struct block_format *fmt, u8 *cluster,
+                      struct err *err)
+{
+    return make(h, fmt, cluster, BIT(h->cluster_bits), 0, err);
+}
+
+int qcow2_header_sector(const struct qcow2_header *h, const struct block_format *fmt, u64 name_at,
+                        u8 sector[512], struct err *err)
+{
+    return make(h, fmt, sector, 512, name_at, err);
 }
 
 static int put(struct qcow2 *q, u32 at, const void *bytes, size_t len, struct err *err)

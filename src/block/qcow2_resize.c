@@ -111,24 +111,67 @@ int qcow2_resize(struct block_format *f, u64 size, struct err *err)
     return rc;
 }
 
+/* --- the name of the backing file --- */
+
+static int write_sector(struct qcow2 *q, const struct block_format *names, u64 name_at,
+                        struct err *err)
+{
+    u8 sector[512];
+    int rc = qcow2_header_sector(&q->h, names, name_at, sector, err);
+
+    if (rc)
+        return rc;
+    rc = block_file_write(q->fmt.file, sector, sizeof(sector), 0);
+    if (rc)
+        return err_sys(err, -rc, "%s: cannot write the header", q->fmt.file->name);
+    return qcow2_sync(q, err);
+}
+
+/* Where in the first cluster a name of len bytes can be without touching the first sector or the old name; 0: nowhere. */
+static u64 place_for(const struct qcow2 *q, u64 len, u64 old_at, u64 old_len)
+{
+    u64 end = qcow2_cluster(q), first = 512, behind = MAX(first, old_at + old_len);
+
+    if (range_fits(first, len, old_len ? MIN(old_at, end) : end))
+        return first;
+    return range_fits(behind, len, end) ? behind : 0;
+}
+
+/*
+ * One sector says all that counts, and the new name does not lie where the old one is: first the sector that still says
+ * the old name, but has no extensions beyond itself; then the new name; then the sector that says so.
+ */
 static int write_names(struct qcow2 *q, const struct block_format *names, struct err *err)
 {
-    auto_free u8 *cluster = malloc(qcow2_cluster(q));
-    int rc;
+    u64 len = names->backing_name ? strlen(names->backing_name) : 0, at = 0, old_at;
+    u64 old[2]; /* where it is; its length, u32, and what follows */
+    u8 probe[512];
+    int rc = qcow2_begin(q, err);
 
-    if (!cluster)
-        return err_set(err, ENOMEM, "%s: no memory", q->fmt.file->name);
-    rc = qcow2_begin(q, err);
-    if (!rc)
-        rc = qcow2_header_make(&q->h, names, cluster, err);
     if (!rc)
         rc = qcow2_flush_locked(q, err);
     if (rc)
         return rc;
-    rc = block_file_write(q->fmt.file, cluster, qcow2_cluster(q), 0);
+    rc = block_file_read(q->fmt.file, old, sizeof(old), QCOW2_AT_BACKING);
     if (rc)
-        return err_sys(err, -rc, "%s: cannot write the header", q->fmt.file->name);
-    return qcow2_sync(q, err);
+        return err_sys(err, -rc, "%s: cannot read the header", q->fmt.file->name);
+    old_at = be64toh(old[0]);
+    if (len && qcow2_header_sector(&q->h, names, 0, probe, NULL)) {
+        at = place_for(q, len, old_at, be64toh(old[1]) >> 32);
+        if (!at)
+            return err_set(err, ENAMETOOLONG,
+                           "%s: the name '%s' has no place in the header beside the old one",
+                           q->fmt.file->name, names->backing_name);
+    }
+    /* A name within the sector has all extensions before it. */
+    if (at && (old_at >= 512 || !q->fmt.backing_name))
+        rc = write_sector(q, &q->fmt, old_at, err);
+    if (!rc && at) {
+        rc = block_file_write(q->fmt.file, names->backing_name, len, at);
+        rc = rc ? err_sys(err, -rc, "%s: cannot write the header", q->fmt.file->name)
+                : qcow2_sync(q, err);
+    }
+    return rc ? rc : write_sector(q, names, at, err);
 }
 
 int qcow2_set_backing(struct block_format *f, const char *name, const char *format, struct err *err)

@@ -1,8 +1,7 @@
 /* `trapeze disk commit` and `trapeze disk rebase`: an image and what it stands on. Main thread; copying has more. */
-#include "block/copy.h"
+#include "block/restack.h"
 #include "cmd/disk.h"
 #include <errno.h>
-#include <stdlib.h>
 #include <string.h>
 
 static int need_qcow2(const struct block_image *image, struct err *err)
@@ -24,24 +23,6 @@ static const struct args_spec commit_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-/* The base is on the medium before the image above it is emptied. */
-static int commit_into(struct block_image *top, struct block_image *base, bool keep,
-                       struct err *err)
-{
-    struct block_copy copy = {.from = top, .to = base, .own_only = true};
-    int rc = 0;
-
-    if (block_image_size(base) < block_image_size(top))
-        rc = block_image_resize(base, block_image_size(top), err);
-    if (!rc)
-        rc = block_copy(&copy, err);
-    if (!rc)
-        rc = block_image_flush(base, err);
-    if (!rc && !keep)
-        rc = qcow2_empty(top->fmt, err);
-    return rc;
-}
-
 static int commit_run(const struct disk_args *a, struct err *err)
 {
     struct block_image_options io = {
@@ -59,7 +40,7 @@ static int commit_run(const struct disk_args *a, struct err *err)
         rc = block_image_open_named(top, top->fmt->backing_name, &io, &base, err);
     }
     if (!rc) {
-        rc = commit_into(top, base, a->value[COMMIT_KEEP], err);
+        rc = block_commit(top, base, a->value[COMMIT_KEEP], err);
         block_image_close(base);
     }
     block_image_close(top);
@@ -98,46 +79,6 @@ static const struct args_spec rebase_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-/* One cluster that the image itself does not hold: what it shows now must still show on the new base. */
-static int keep_cluster(struct block_image *top, struct block_image *base, u64 offset, u64 len,
-                        u8 *old, u8 *new, struct err *err)
-{
-    int rc = block_image_read(top, old, len, offset, err);
-
-    if (!rc && base)
-        rc = block_read_padded(base, new, len, offset, err);
-    if (!rc && !base)
-        memset(new, 0, len);
-    if (rc || !memcmp(old, new, len))
-        return rc;
-    /* Without a backing image so far, zeros need no entry, and would get none. */
-    if (block_is_zero(old, len) && top->fmt->backing_name)
-        return block_image_zero(top, offset, len, false, err);
-    return block_image_write(top, old, len, offset, err);
-}
-
-static int keep_content(struct block_image *top, struct block_image *base, struct err *err)
-{
-    u64 size = block_image_size(top), bytes = top->fmt->cluster_bytes, end;
-    auto_free u8 *old = malloc(bytes);
-    auto_free u8 *new = malloc(bytes);
-    int rc = 0;
-
-    if (!old || !new)
-        return err_set(err, ENOMEM, "no memory");
-    for (u64 offset = 0; !rc && offset < size; offset = end) {
-        struct block_extent e;
-
-        rc = top->fmt->ops->map(top->fmt, offset, size - offset, &e, err);
-        end = offset + e.len;
-        if (rc || e.kind != BLOCK_KIND_ABSENT)
-            continue;
-        for (u64 at = offset; !rc && at < end; at += bytes)
-            rc = keep_cluster(top, base, at, MIN(bytes, size - at), old, new, err);
-    }
-    return rc;
-}
-
 static int rebase_onto(struct block_image *top, const struct disk_args *a, struct err *err)
 {
     const char *name = *a->value[REBASE_BACKING] ? a->value[REBASE_BACKING] : NULL;
@@ -145,19 +86,15 @@ static int rebase_onto(struct block_image *top, const struct disk_args *a, struc
     struct block_image_options io = {
         .format = format, .readonly = true, .trust = a->value[REBASE_TRUST]};
     struct block_image *base = NULL;
+    bool unsafe = a->value[REBASE_UNSAFE];
     int rc = need_qcow2(top, err);
 
-    if (rc)
-        return rc;
-    if (!a->value[REBASE_UNSAFE]) {
-        rc = name ? block_image_open_named(top, name, &io, &base, err) : 0;
-        if (!rc)
-            rc = keep_content(top, base, err);
-        block_image_close(base);
-    }
+    if (!rc && name && !unsafe)
+        rc = block_image_open_named(top, name, &io, &base, err);
     if (!rc)
-        rc = block_image_flush(top, err);
-    return rc ? rc : qcow2_set_backing(top->fmt, name, format, err);
+        rc = block_rebase(top, base, name, format, unsafe, err);
+    block_image_close(base);
+    return rc;
 }
 
 static int rebase_run(const struct disk_args *a, struct err *err)

@@ -135,6 +135,26 @@ END
     qemu-img compare -f raw -F qcow2 before.raw top.qcow2
 }
 
+@test "rebase takes names of any length, from and to qemu-img's headers" {
+    need_qemu
+    make_raw base.raw
+    long=$(printf 'x%.0s' {1..240})
+    mkdir -p $long/$long/$long
+    cp base.raw $long/$long/$long/base.raw
+    for size in 64k 4k; do
+        qemu-img convert -f raw -O qcow2 -o cluster_size=$size base.raw top.qcow2
+        for name in $long/$long/$long/base.raw base.raw "" $long/$long/base.raw; do
+            [ "$name" != $long/$long/base.raw ] || cp base.raw $long/$long/base.raw
+            disk rebase -b "$name" -F raw top.qcow2
+            qemu-img check -q top.qcow2
+            qemu-img compare -q -f raw -F qcow2 base.raw top.qcow2
+            [[ $(qemu-img info --output json top.qcow2) == *"\"backing-filename\": \"$name\""* || -z $name ]]
+        done
+        qemu-img rebase -f qcow2 -b base.raw -F raw top.qcow2
+        disk compare -f raw -F qcow2 base.raw top.qcow2
+    done
+}
+
 @test "rebase -u only changes the name" {
     make_raw base.raw
     disk create -b base.raw -F raw top.qcow2

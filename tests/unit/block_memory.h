@@ -18,6 +18,7 @@ struct memory_event {
     enum memory_op op;
     u64 offset, len;
     u8 *data;
+    unsigned when; /* among the events of all files with the same clock */
 };
 
 struct memory_file {
@@ -25,6 +26,7 @@ struct memory_file {
     u8 *bytes;
     u64 room;
     bool record;
+    unsigned *clock; /* NULL: none */
     struct memory_event *events;
     unsigned nevents, events_room;
     unsigned fail_at; /* this change fails, counted from 1; 0: none */
@@ -67,7 +69,8 @@ static inline int memory_note(struct memory_file *m, enum memory_op op, u64 offs
         m->events = realloc(m->events, m->events_room * sizeof(*e));
     }
     e = &m->events[m->nevents++];
-    *e = (struct memory_event){.op = op, .offset = offset, .len = len};
+    *e = (struct memory_event){
+        .op = op, .offset = offset, .len = len, .when = m->clock ? (*m->clock)++ : 0};
     if (data) {
         e->data = malloc(len);
         memcpy(e->data, data, len);
