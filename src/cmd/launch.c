@@ -45,6 +45,7 @@ static int status_of(const struct vm_report *report)
 {
     switch (report->end) {
     case VM_END_POWEROFF:
+    case VM_END_MOVED:
         return STATUS_OK;
     case VM_END_PANIC:
         return STATUS_PANIC;

@@ -8,9 +8,9 @@
 #include <errno.h>
 #include <string.h>
 
-const struct verb *const verbs[] = {&verb_accel, &verb_disk, &verb_help,    &verb_kill,
-                                    &verb_pause, &verb_ps,   &verb_resume,  &verb_rm,
-                                    &verb_run,   &verb_stop, &verb_version, NULL};
+const struct verb *const verbs[] = {
+    &verb_accel,   &verb_disk,   &verb_help, &verb_kill, &verb_migrate, &verb_pause,   &verb_ps,
+    &verb_receive, &verb_resume, &verb_rm,   &verb_run,  &verb_stop,    &verb_version, NULL};
 
 const struct args_spec verb_help_only[] = {
     {"help", 'h', NULL, "show this help"},

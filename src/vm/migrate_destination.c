@@ -505,10 +505,19 @@ int migrate_destination_run(struct migrate_destination *d, struct err *err)
         refuse(d, err);
     /* The source hangs up once it has read the last message; cutting the line might swallow that. */
     if (!rc)
-        while (d->arrival[0].started && !d->failure.code)
-            wait_for(d, &d->refused, err);
+        wait_for(d, &d->refused, NULL);
     stop_threads(d);
+    for (unsigned i = 0; i < d->count && !rc; i++)
+        migrate_line_fini(&d->arrival[i].line);
     return rc;
+}
+
+void migrate_destination_abandon(struct migrate_destination *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->refused = true;
+    pthread_cond_broadcast(&d->page_came);
+    pthread_mutex_unlock(&d->lock);
 }
 
 bool migrate_destination_runs(const struct migrate_destination *d)

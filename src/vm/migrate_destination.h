@@ -31,6 +31,8 @@ int migrate_destination_again(struct migrate_destination *d, const int *fds, uns
                               struct err *err);
 /* Any thread: those who wait for a page at this moment let go (mem/lazy.h). */
 void migrate_destination_interrupt(struct migrate_destination *d);
+/* Any thread: the machine ends; whoever waits for a page, now or later, gets none. */
+void migrate_destination_abandon(struct migrate_destination *d);
 /* Any thread: ends it as if the line had broken. */
 void migrate_destination_cut(struct migrate_destination *d);
 

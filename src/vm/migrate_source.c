@@ -387,6 +387,12 @@ int migrate_source_again(struct migrate_source *s, const int *fds, unsigned nfds
     return rc;
 }
 
+void migrate_source_cut(struct migrate_source *s)
+{
+    for (unsigned i = 0; i < s->nlines; i++)
+        migrate_line_cut(&s->line[i]);
+}
+
 void migrate_source_watch(struct migrate_source *s, bool (*fn)(void *, enum migrate_type),
                           void *opaque)
 {
@@ -440,5 +446,6 @@ void migrate_source_progress(struct migrate_source *s, struct migrate_progress *
         ret->pages[i] = atomic_load(&s->counts.pages[i]);
     ret->packed_bytes = atomic_load(&s->counts.packed);
     ret->urgent = s->urgent;
+    memcpy(ret->token, s->options.token, sizeof(ret->token));
     pthread_mutex_unlock(&s->lock);
 }

@@ -43,6 +43,7 @@ struct migrate_progress {
     s64 downtime_ns;                       /* from stopping to RUNNING; 0: not yet */
     bool converges;
     u64 pages[MIGRATE_KINDS], packed_bytes, urgent;
+    u8 token[MIGRATE_TOKEN_BYTES];
 };
 
 struct migrate_source;
@@ -62,6 +63,8 @@ int migrate_source_run(struct migrate_source *s, struct err *err);
 enum migrate_owner migrate_source_owner(const struct migrate_source *s);
 /* Any thread; before GO it ends with -ECANCELED and the machine running here. -EBUSY: too late. */
 int migrate_source_cancel(struct migrate_source *s);
+/* Any thread: ends it as if the line had broken. */
+void migrate_source_cut(struct migrate_source *s);
 /* New connections for a post-copy whose line broke; then run again. */
 int migrate_source_again(struct migrate_source *s, const int *fds, unsigned nfds, struct err *err);
 /* Somebody found out (the supervisor), or vouches (a person). Resumes the machine if it is ours again. -EINVAL: there is

@@ -71,6 +71,8 @@ struct vm {
     struct virtio *console;
     void (*started)(void *opaque); /* NULL: nobody waits for it */
     void *started_opaque;
+    struct worker *worker; /* for long work, locked in */
+    struct vm_migration *migration; /* NULL: there never was one */
     struct control *control; /* NULL: nobody asked for one */
 
     const struct accel_ops *ops;
@@ -111,6 +113,9 @@ int vm_cpus_failed(struct vm *vm,
                    struct err *err); /* the error of a vCPU that failed, all parked; 0: none */
 /* The state every vCPU starts from; all parked. */
 int vm_cpus_load(struct vm *vm, const struct x86_cpu *boot, struct err *err);
+
+/* vm_resume() without asking who the machine belongs to. */
+void vm_go_on(struct vm *vm);
 
 /* Saved state (state.c). */
 int vm_state_init(struct vm *vm, struct err *err); /* registers everything; the machine is built */

@@ -107,7 +107,7 @@ static const struct rule rules[] = {
     /* the main loop */
     {SCMP_SYS(ioctl), LOOP, loop_ioctl}, {SCMP_SYS(fcntl), LOOP, some_fcntl},
     {SCMP_SYS(epoll_wait), LOOP, NULL}, {SCMP_SYS(epoll_pwait), LOOP, NULL}, {SCMP_SYS(epoll_pwait2), LOOP, NULL},
-    {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP, NULL}, {SCMP_SYS(shutdown), LOOP, NULL},
+    {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP, NULL}, {SCMP_SYS(shutdown), LOOP | IO, NULL},
     /* the control socket */
     {SCMP_SYS(sendmsg), LOOP, NULL}, {SCMP_SYS(recvmsg), LOOP, NULL}, {SCMP_SYS(getsockopt), LOOP, peer_credentials},
     /* the user-mode network: in the loop, or in the vCPU that sends */

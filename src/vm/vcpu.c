@@ -13,12 +13,14 @@
  *  3. Guest code runs only after this thread and the main one are locked in (sandbox.h).
  *  4. A vCPU's state is read and written in its own thread only: vm_cpus_call() sends work there while it is parked.
  */
+#include "vm/migrate_vm.h"
 #include "vm/parts.h"
 
 #include <errno.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 
 static int start_thread(struct vm_cpu *c)
 {
@@ -152,6 +154,7 @@ void vm_cpus_end(struct vm *vm)
     pthread_cond_broadcast(&vm->go);
     pthread_mutex_unlock(&vm->lock);
     vm_cpus_interrupt(vm);
+    vm_migrate_interrupt(vm);
     for (unsigned i = 0; i < vm->ncpus; i++)
         if (vm->cpu[i].started)
             pthread_join(vm->cpu[i].thread, NULL);
@@ -174,6 +177,26 @@ void vm_cpus_interrupt(struct vm *vm)
             vm->ops->vcpu_event(vm->cpu[i].vcpu, VCPU_EV_STOP);
 }
 
+/* With the lock. A vCPU that has just begun to wait for a page from another host lets go of it, too. */
+static void wait_stopped(struct vm *vm)
+{
+    struct timespec until;
+
+    if (!vm->migration) {
+        pthread_cond_wait(&vm->stopped, &vm->lock);
+        return;
+    }
+    pthread_mutex_unlock(&vm->lock);
+    vm_migrate_interrupt(vm);
+    pthread_mutex_lock(&vm->lock);
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_nsec += 10000000;
+    until.tv_sec += until.tv_nsec / NS_PER_S;
+    until.tv_nsec %= NS_PER_S;
+    if (vm->parked < vm->ncpus)
+        pthread_cond_timedwait(&vm->stopped, &vm->lock, &until);
+}
+
 void vm_cpus_stop(struct vm *vm)
 {
     pthread_mutex_lock(&vm->lock);
@@ -182,7 +205,7 @@ void vm_cpus_stop(struct vm *vm)
     vm_cpus_interrupt(vm);
     pthread_mutex_lock(&vm->lock);
     while (vm->parked < vm->ncpus)
-        pthread_cond_wait(&vm->stopped, &vm->lock);
+        wait_stopped(vm);
     pthread_mutex_unlock(&vm->lock);
 }
 

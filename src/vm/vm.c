@@ -13,7 +13,9 @@
 
 #include "device/virtio_console.h"
 #include "vm/control.h"
+#include "vm/migrate_vm.h"
 #include "vm/parts.h"
+#include "vm/worker.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -99,6 +101,8 @@ static int build(struct vm *vm, struct err *err)
     if ((rc = vm_build_devices(vm, err)) || (!vm->from_state && (rc = open_kernel(vm, err))))
         return rc;
     rc = start_accel(vm, err);
+    if (!rc)
+        rc = worker_new(vm->sandbox, vm->loop, &vm->worker, err);
     return rc ? rc : vm_state_init(vm, err);
 }
 
@@ -150,7 +154,9 @@ void vm_free(struct vm *vm)
 {
     if (!vm)
         return;
+    vm->ended = true;
     vm_cpus_end(vm);
+    vm_migrate_free(vm);
     control_free(vm->control);
     vm_state_fini(vm);
     vm_free_devices(vm);
@@ -267,17 +273,24 @@ int vm_pause(struct vm *vm)
     return 0;
 }
 
-int vm_resume(struct vm *vm)
+void vm_go_on(struct vm *vm)
 {
-    if (!vm->paused)
-        return -EALREADY;
     vm->paused = false;
     atomic_store(&vm->stopped_disk, NULL);
     vm->resume_due = !vm->in_loop;
     if (vm->resume_due)
-        return 0;
+        return;
     pci_host_resume(board_pci(vm->board));
     vm_cpus_go(vm);
+}
+
+int vm_resume(struct vm *vm)
+{
+    if (!vm->paused)
+        return -EALREADY;
+    if (!vm_migrate_may_resume(vm))
+        return -EBUSY;
+    vm_go_on(vm);
     return 0;
 }
 

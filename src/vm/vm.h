@@ -18,6 +18,7 @@ enum vm_end {
     VM_END_TRIPLE,     /* triple fault */
     VM_END_DEBUG_EXIT, /* vm_report.code is the status that the guest chose */
     VM_END_STOPPED,    /* from outside */
+    VM_END_MOVED,      /* it runs on another host */
     VM_END_FAILED,     /* the host or the accelerator; the error says why */
 };
 
@@ -47,7 +48,8 @@ int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err);
 void vm_stop(struct vm *vm, enum vm_end end, int code); /* the first one counts */
 void vm_reset(struct vm *vm);
 int vm_pause(struct vm *vm);  /* vCPUs stand still and devices are quiet; -EALREADY */
-int vm_resume(struct vm *vm); /* -EALREADY; before vm_run(): takes effect there */
+/* -EALREADY; -EBUSY: it is (or may be) on another host. Before vm_run(): takes effect there. */
+int vm_resume(struct vm *vm);
 void vm_power_button(struct vm *vm);
 /* The terminal's own size has changed: tells the console. */
 void vm_console_resized(struct vm *vm);

@@ -1,0 +1,333 @@
+/*
+ * TLS by OpenSSL. Only version 1.3; certificates are asked of both sides and must be signed by --ca; a
+ * pre-shared key is used with an ephemeral exchange, so a key that leaks later opens nothing of before.
+ *
+ * The carrier is one process for one connection, with one thread: it polls both ends.
+ */
+#include "cmd/tls.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <openssl/err.h>
+#include <openssl/ssl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#define CHUNK 65536
+#define HANDSHAKE_MS 10000
+#define KEY_MIN 16 /* bytes */
+#define KEY_MAX 64
+#define PSK_IDENTITY "trapeze"
+
+/* The key, for OpenSSL's callbacks, which find it at the context. */
+struct psk {
+    u8 key[KEY_MAX];
+    size_t len;
+};
+
+bool tls_wanted(const struct tls_options *o)
+{
+    return o->psk || o->cert;
+}
+
+static int openssl_error(struct err *err, const char *what)
+{
+    char text[256];
+
+    ERR_error_string_n(ERR_get_error(), text, sizeof(text));
+    return err_set(err, EPROTO, "TLS: %s: %s", what, text);
+}
+
+static int hex_digit(int c)
+{
+    if (c >= '0' && c <= '9')
+        return c - '0';
+    c |= 0x20;
+    return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
+static int read_psk(const char *path, struct psk *ret_psk, struct err *err)
+{
+    struct psk psk = {.len = 0};
+    FILE *f = fopen(path, "re");
+    int high, low;
+
+    if (!f)
+        return err_sys(err, errno, "--psk: '%s'", path);
+    while (psk.len < KEY_MAX && (high = hex_digit(getc(f))) >= 0 && (low = hex_digit(getc(f))) >= 0)
+        psk.key[psk.len++] = (u8)(high << 4 | low);
+    fclose(f);
+    if (psk.len < KEY_MIN)
+        return err_set(err, EINVAL,
+                       "--psk: '%s' must begin with at least %d hexadecimal digits, such as "
+                       "'openssl rand -hex 32' makes",
+                       path, 2 * KEY_MIN);
+    *ret_psk = psk;
+    return 0;
+}
+
+/* RFC 8446, 4.2.11: a key from outside is bound to a hash, SHA-256 for TLS_AES_128_GCM_SHA256. */
+static SSL_SESSION *psk_session(SSL *ssl)
+{
+    static const u8 cipher_id[] = {0x13, 0x01};
+    const struct psk *psk = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
+    const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, cipher_id);
+    SSL_SESSION *session = SSL_SESSION_new();
+
+    if (session && cipher && SSL_SESSION_set1_master_key(session, psk->key, psk->len) &&
+        SSL_SESSION_set_cipher(session, cipher) &&
+        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
+        return session;
+    SSL_SESSION_free(session);
+    return NULL;
+}
+
+static int use_psk(SSL *ssl, const EVP_MD *md, const unsigned char **ret_id, size_t *ret_len,
+                   SSL_SESSION **ret_session)
+{
+    *ret_session = psk_session(ssl);
+    *ret_id = (const unsigned char *)PSK_IDENTITY;
+    *ret_len = strlen(PSK_IDENTITY);
+    return *ret_session != NULL;
+}
+
+static int find_psk(SSL *ssl, const unsigned char *id, size_t len, SSL_SESSION **ret_session)
+{
+    bool known = len == strlen(PSK_IDENTITY) && !memcmp(id, PSK_IDENTITY, len);
+
+    *ret_session = known ? psk_session(ssl) : NULL;
+    return 1;
+}
+
+static int load_certificates(SSL_CTX *ctx, const struct tls_options *o, struct err *err)
+{
+    if (!o->key || !o->ca)
+        return err_set(err, EINVAL, "--cert needs --key and --ca as well");
+    if (SSL_CTX_use_certificate_chain_file(ctx, o->cert) != 1)
+        return openssl_error(err, o->cert);
+    if (SSL_CTX_use_PrivateKey_file(ctx, o->key, SSL_FILETYPE_PEM) != 1 ||
+        SSL_CTX_check_private_key(ctx) != 1)
+        return openssl_error(err, o->key);
+    if (SSL_CTX_load_verify_file(ctx, o->ca) != 1)
+        return openssl_error(err, o->ca);
+    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    return 0;
+}
+
+static int make_context(const struct tls_options *o, bool server, struct psk *psk,
+                        SSL_CTX **ret_ctx, struct err *err)
+{
+    SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
+    int rc = 0;
+
+    if (!ctx)
+        return openssl_error(err, "cannot begin");
+    SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
+    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
+    SSL_CTX_set_num_tickets(ctx, 0);
+    SSL_CTX_set_app_data(ctx, psk);
+    if (o->psk && o->cert)
+        rc = err_set(err, EINVAL, "--psk and --cert exclude each other");
+    else if (o->psk)
+        rc = read_psk(o->psk, psk, err);
+    else
+        rc = load_certificates(ctx, o, err);
+    if (!rc && o->psk) {
+        SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256");
+        SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
+        SSL_CTX_set_psk_use_session_callback(ctx, use_psk);
+        SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
+    }
+    if (rc)
+        SSL_CTX_free(ctx);
+    else
+        *ret_ctx = ctx;
+    return rc;
+}
+
+int tls_check(const struct tls_options *o, struct err *err)
+{
+    struct psk psk;
+    SSL_CTX *ctx = NULL;
+    int rc = make_context(o, true, &psk, &ctx, err);
+
+    if (!rc)
+        SSL_CTX_free(ctx);
+    return rc;
+}
+
+/* Waits for what OpenSSL wants after a call that returned rc; false: it is over. */
+static bool wait_for(SSL *ssl, int rc, int timeout_ms)
+{
+    int want = SSL_get_error(ssl, rc);
+    struct pollfd p = {.fd = SSL_get_fd(ssl),
+                       .events = want == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN};
+
+    if (want != SSL_ERROR_WANT_READ && want != SSL_ERROR_WANT_WRITE)
+        return false;
+    return poll(&p, 1, timeout_ms) > 0;
+}
+
+static int handshake(SSL *ssl, bool server, struct err *err)
+{
+    int rc;
+
+    while ((rc = server ? SSL_accept(ssl) : SSL_connect(ssl)) != 1) {
+        if (wait_for(ssl, rc, HANDSHAKE_MS))
+            continue;
+        long verified = SSL_get_verify_result(ssl);
+        if (verified != X509_V_OK)
+            return err_set(err, EPROTO, "TLS: the other side's certificate: %s",
+                           X509_verify_cert_error_string(verified));
+        return openssl_error(err, "no agreement with the other side");
+    }
+    /* A server that found no key it knows would go on with a certificate, if it had one. */
+    if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE && !SSL_session_reused(ssl))
+        return err_set(err, EPROTO, "TLS: the other side has another key");
+    return 0;
+}
+
+static bool write_plain(int fd, const u8 *buf, size_t len)
+{
+    while (len) {
+        ssize_t n = write(fd, buf, len);
+
+        if (n < 0 && errno != EINTR)
+            return false;
+        if (n > 0) {
+            buf += n;
+            len -= (size_t)n;
+        }
+    }
+    return true;
+}
+
+/* Everything that can be read without waiting. */
+static bool carry_in(SSL *ssl, int plain)
+{
+    static u8 buf[CHUNK];
+    int n;
+
+    while ((n = SSL_read(ssl, buf, sizeof(buf))) > 0)
+        if (!write_plain(plain, buf, (size_t)n))
+            return false;
+    int want = SSL_get_error(ssl, n);
+    return want == SSL_ERROR_WANT_READ || want == SSL_ERROR_WANT_WRITE;
+}
+
+static bool carry_out(SSL *ssl, int plain)
+{
+    static u8 buf[CHUNK];
+    ssize_t len = read(plain, buf, sizeof(buf)), at = 0;
+
+    if (len < 0 && errno == EINTR)
+        return true;
+    while (at < len) {
+        int n = SSL_write(ssl, buf + at, (int)(len - at));
+
+        if (n > 0)
+            at += n;
+        /* Nobody may wait for the other side to read while it waits for us to: take what it sends. */
+        else if (!wait_for(ssl, n, 1) && SSL_get_error(ssl, n) != SSL_ERROR_WANT_WRITE)
+            return false;
+        else if (SSL_pending(ssl) && !carry_in(ssl, plain))
+            return false;
+    }
+    return len > 0;
+}
+
+static void carry(SSL *ssl, int plain)
+{
+    struct pollfd p[] = {{.fd = SSL_get_fd(ssl), .events = POLLIN},
+                         {.fd = plain, .events = POLLIN}};
+
+    while (poll(p, 2, -1) > 0 || errno == EINTR) {
+        if (p[0].revents && !carry_in(ssl, plain))
+            break;
+        if (p[1].revents && !carry_out(ssl, plain))
+            break;
+    }
+    SSL_shutdown(ssl);
+}
+
+static int new_ssl(SSL_CTX *ctx, int fd, const char *host, SSL **ret_ssl, struct err *err)
+{
+    SSL *ssl = SSL_new(ctx);
+
+    if (!ssl || SSL_set_fd(ssl, fd) != 1)
+        return openssl_error(err, "cannot begin");
+    if (host && *host)
+        SSL_set1_host(ssl, host);
+    fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+    *ret_ssl = ssl;
+    return 0;
+}
+
+/* The carrier's process. For a server the handshake is its first work. */
+static void run_carrier(SSL *ssl, int plain, bool server)
+{
+    struct err err = ERR_INIT;
+
+    signal(SIGPIPE, SIG_IGN);
+    signal(SIGINT, SIG_IGN);
+    if (server && handshake(ssl, true, &err)) {
+        dprintf(STDERR_FILENO, "trapeze receive: %s\n", err.msg);
+        _exit(1);
+    }
+    carry(ssl, plain);
+    _exit(0);
+}
+
+static int start_carrier(SSL *ssl, bool server, int *ret_fd, struct err *err)
+{
+    int pair[2];
+
+    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
+        return err_sys(err, errno, "socketpair");
+    pid_t child = fork();
+    if (!child) {
+        close(pair[0]);
+        run_carrier(ssl, pair[1], server);
+    }
+    close(pair[1]);
+    if (child < 0) {
+        close(pair[0]);
+        return err_sys(err, errno, "fork");
+    }
+    *ret_fd = pair[0];
+    return 0;
+}
+
+static int wrap(const struct tls_options *o, int fd, const char *host, bool server, int *ret_fd,
+                struct err *err)
+{
+    struct psk psk;
+    SSL_CTX *ctx = NULL;
+    SSL *ssl = NULL;
+    int rc = make_context(o, server, &psk, &ctx, err);
+
+    if (!rc)
+        rc = new_ssl(ctx, fd, o->psk ? NULL : host, &ssl, err);
+    if (!rc && !server)
+        rc = handshake(ssl, false, err);
+    if (!rc)
+        rc = start_carrier(ssl, server, ret_fd, err);
+    SSL_free(ssl); /* says nothing to the other side */
+    SSL_CTX_free(ctx);
+    OPENSSL_cleanse(&psk, sizeof(psk));
+    return rc;
+}
+
+int tls_connect(const struct tls_options *o, int fd, const char *host, int *ret_fd, struct err *err)
+{
+    return wrap(o, fd, host, false, ret_fd, err);
+}
+
+int tls_serve(const struct tls_options *o, int fd, int *ret_fd, struct err *err)
+{
+    return wrap(o, fd, NULL, true, ret_fd, err);
+}

@@ -1,0 +1,228 @@
+/*
+ * What a migration needs of a machine, by the machine. Called in the migration's threads; whatever is about
+ * the machine's life is done in the main loop (worker_in_loop()).
+ */
+#include "vm/migrate_parts.h"
+
+#include "vm/state.h"
+#include <errno.h>
+
+struct work {
+    struct vm_migration *m;
+    const struct state_sink *to;
+    const struct state_source *from;
+    struct err *err;
+    int rc;
+    unsigned percent;
+};
+
+/* --- source --- */
+
+static int log_start(void *opaque, struct err *err)
+{
+    struct vm_migration *m = opaque;
+
+    return dirty_start(&m->vm->ram, &m->log, err);
+}
+
+static int log_collect(void *opaque, u64 *ret_bits, u64 *ret_count, struct err *err)
+{
+    struct vm_migration *m = opaque;
+
+    return dirty_collect(&m->vm->ram, &m->log, ret_bits, ret_count, err);
+}
+
+static void log_stop(void *opaque)
+{
+    struct vm_migration *m = opaque;
+
+    dirty_stop(&m->vm->ram, &m->log);
+}
+
+static void stop_work(void *opaque)
+{
+    struct work *w = opaque;
+    struct vm *vm = w->m->vm;
+
+    w->m->was_paused = vm->paused;
+    if (!vm->paused)
+        vm_pause(vm);
+    /* A reset or power-off that the guest asked for just before belongs to the state that goes over. */
+    vm_take_events(vm);
+    if (vm->ended)
+        w->rc = err_set(w->err, ECANCELED, "the machine has ended meanwhile");
+}
+
+static int stop_guest(void *opaque, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .err = err};
+
+    worker_in_loop(m->worker, stop_work, &w);
+    return w.rc;
+}
+
+static void resume_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    if (!w->m->was_paused && w->m->vm->paused && !w->m->vm->ended)
+        vm_go_on(w->m->vm);
+}
+
+static int resume_guest(void *opaque, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .err = err};
+
+    worker_in_loop(m->worker, resume_work, &w);
+    return 0;
+}
+
+static void save_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    u8 paused = w->m->was_paused;
+
+    /* A machine that its user had paused is paused over there, too. */
+    w->rc = w->to->write(w->to->opaque, &paused, 1);
+    if (!w->rc)
+        w->rc = vm_state_save(w->m->vm, w->to, w->err);
+}
+
+static int save(void *opaque, const struct state_sink *to, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .to = to, .err = err};
+
+    worker_in_loop(m->worker, save_work, &w);
+    return w.rc;
+}
+
+/* The vCPUs stand still for a part of each period: simple, and it slows every guest, whatever it does. */
+#define THROTTLE_PERIOD_NS 40000000
+
+static void throttle_fire(void *opaque)
+{
+    struct vm_migration *m = opaque;
+    s64 stop_ns = THROTTLE_PERIOD_NS / 100 * m->throttle;
+
+    if (!m->throttle || m->vm->paused) {
+        if (m->throttled && !m->vm->paused)
+            vm_cpus_go(m->vm);
+        m->throttled = false;
+        return;
+    }
+    m->throttled = !m->throttled;
+    if (m->throttled)
+        vm_cpus_stop(m->vm);
+    else
+        vm_cpus_go(m->vm);
+    timer_arm(&m->throttle_tick,
+              vm_now_ns() + (m->throttled ? stop_ns : THROTTLE_PERIOD_NS - stop_ns));
+}
+
+static void throttle_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    w->m->throttle = w->percent;
+    timer_arm(&w->m->throttle_tick, vm_now_ns());
+}
+
+static void throttle(void *opaque, unsigned percent)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .percent = percent};
+
+    worker_in_loop(m->worker, throttle_work, &w);
+}
+
+/* --- destination --- */
+
+static void load_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    u8 paused = 0;
+
+    w->rc = w->from->read(w->from->opaque, &paused, 1);
+    if (w->rc || paused > 1)
+        w->rc = err_set(w->err, EPROTO, "the machine's state begins with rubbish");
+    w->m->was_paused = paused;
+    if (!w->rc)
+        w->rc = vm_state_load(w->m->vm, w->from, VM_CLOCK_REAL, w->err);
+}
+
+static int load(void *opaque, const struct state_source *from, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .from = from, .err = err};
+
+    worker_in_loop(m->worker, load_work, &w);
+    return w.rc;
+}
+
+static int absent(void *opaque, const struct lazy_source *source, const u64 *bits, struct err *err)
+{
+    struct vm_migration *m = opaque;
+
+    return lazy_begin(&m->vm->ram, source, bits, err);
+}
+
+static bool supply(void *opaque, u64 page, const u8 *bytes)
+{
+    struct vm_migration *m = opaque;
+
+    return lazy_supply(&m->vm->ram, page, bytes);
+}
+
+static bool is_absent(void *opaque, u64 page)
+{
+    struct vm_migration *m = opaque;
+
+    return lazy_absent(&m->vm->ram, page << 12);
+}
+
+static void all_there(void *opaque)
+{
+    struct vm_migration *m = opaque;
+
+    lazy_end(&m->vm->ram, NULL);
+}
+
+static int run_guest(void *opaque, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .err = err};
+
+    worker_in_loop(m->worker, resume_work, &w);
+    return 0;
+}
+
+void vm_migration_guest(struct vm_migration *m)
+{
+    struct gmem *ram = &m->vm->ram;
+
+    m->guest = (struct migrate_guest){
+        .ram = ram->base,
+        .pages = dirty_pages(ram),
+        .memfd = ram->memfd,
+        .log_start = log_start,
+        .log_collect = log_collect,
+        .log_stop = log_stop,
+        .stop = stop_guest,
+        .resume = resume_guest,
+        .throttle = throttle,
+        .save = save,
+        .load = load,
+        .absent = absent,
+        .supply = supply,
+        .is_absent = is_absent,
+        .all_there = all_there,
+        .run = run_guest,
+        .opaque = m,
+    };
+    timer_init(&m->throttle_tick, loop_timers(m->vm->loop), throttle_fire, m);
+}

@@ -1,0 +1,38 @@
+/* What the files share that tie a migration to a machine. */
+#ifndef VM_MIGRATE_PARTS_H
+#define VM_MIGRATE_PARTS_H
+
+#include "mem/dirty.h"
+#include "vm/migrate_destination.h"
+#include "vm/migrate_source.h"
+#include "vm/migrate_vm.h"
+#include "vm/parts.h"
+#include "vm/worker.h"
+
+struct vm_migration {
+    struct vm *vm;
+    struct worker *worker;
+    struct migrate_guest guest;
+    struct dirty_log log;
+    bool was_paused; /* by the user, when the migration began */
+    bool free_due;   /* the machine ends */
+
+    struct migrate_source *source;
+    struct state_buf config;
+    struct control_call *call; /* who asked for it, and waits; NULL: has gone */
+    struct timer tick;         /* progress */
+    int result;
+    struct err error;
+
+    struct migrate_destination *destination;
+
+    struct timer throttle_tick;
+    unsigned throttle; /* percent */
+    bool throttled;    /* vCPUs stand still just now */
+};
+
+/* The machine's side for both ends (migrate_guest.c). */
+void vm_migration_guest(struct vm_migration *m);
+struct vm_migration *vm_migration_get(struct vm *vm, struct err *err); /* makes it if need be */
+
+#endif

@@ -1,0 +1,28 @@
+/*
+ * Migration of a whole machine: what ties migrate_source.h and migrate_destination.h to vCPUs, devices and
+ * the main loop. All in the main loop's thread, unless said otherwise.
+ */
+#ifndef VM_MIGRATE_VM_H
+#define VM_MIGRATE_VM_H
+
+#include "vm/control.h"
+#include "vm/migrate_owner.h"
+#include "vm/vm.h"
+
+/*
+ * The machine, made by vm_new_from() and not run yet, is filled by a migration over these descriptors (taken over, on
+ * failure too; HELLO and JOIN were read), and goes on as it was when all is there. vm_run() then ends with
+ * VM_END_FAILED if it never comes. word: see migrate_owner.h, outlives the machine.
+ */
+int vm_migrate_in(struct vm *vm, const int *fds, unsigned nfds, struct migrate_word *word,
+                  struct err *err);
+/* Cuts whatever is under way, and waits for its threads. The vCPUs have ended; before devices and memory go. */
+void vm_migrate_free(struct vm *vm);
+/* The vCPUs are to stop: those that wait for a page let go. */
+void vm_migrate_interrupt(struct vm *vm);
+/* May a person resume the machine now? false while another host has it, or may have. */
+bool vm_migrate_may_resume(const struct vm *vm);
+/* For `status`: NULL when there is nothing to say. */
+const char *vm_migrate_state(const struct vm *vm);
+
+#endif

@@ -1,0 +1,121 @@
+#!/usr/bin/env bats
+# migrate and receive: two hosts are two folders for records on this one.
+
+load guests
+
+# receiver ARGUMENT...: waits for machines as the other host; it listens when this returns.
+receiver() {
+    THERE=$BATS_TEST_TMPDIR/there
+    mkdir -p "$THERE"
+    PLACE=unix:$BATS_TEST_TMPDIR/in
+    TRAPEZE_ROOT=$THERE timeout -k 5 300 "$TRAPEZE" receive "$@" "$PLACE" >"$BATS_TEST_TMPDIR/receiver" 2>&1 3>&- &
+    RECEIVER=$!
+    until_is yes listens
+}
+
+# The same for the way back to this host.
+receiver_back() {
+    rm -f "$BATS_TEST_TMPDIR/back"
+    timeout -k 5 300 "$TRAPEZE" receive "unix:$BATS_TEST_TMPDIR/back" >>"$BATS_TEST_TMPDIR/receiver" 2>&1 3>&- &
+    BACK=$!
+    until_is yes listens back
+}
+
+listens() {
+    [ -S "$BATS_TEST_TMPDIR/${1:-in}" ] && echo yes
+}
+
+teardown() {
+    cat "$BATS_TEST_TMPDIR/receiver" 2>/dev/null || true
+    kill ${RECEIVER:-} ${BACK:-} 2>/dev/null || true
+    for root in "$TRAPEZE_ROOT" "${THERE:-}"; do
+        if [ -n "$root" ]; then
+            TRAPEZE_ROOT=$root "$TRAPEZE" ps -q 2>/dev/null | TRAPEZE_ROOT=$root xargs -r "$TRAPEZE" kill 2>/dev/null || true
+        fi
+    done
+}
+
+there() {
+    TRAPEZE_ROOT=$THERE "$@"
+}
+
+@test "a guest moves there and back, by every way of copying" {
+    receiver
+    guest b --name web
+    for how in "" --postcopy "--compress zstd" "--connections 3 --delta 16M" --hybrid; do
+        trapeze migrate -q $how web "$PLACE"
+        [ "$(state web)" = ended ]
+        [ "$(there state web)" = running ]
+        trapeze rm web
+        receiver_back
+        there trapeze migrate -q web "unix:$BATS_TEST_TMPDIR/back"
+        kill "$BACK"
+        [ "$(state web)" = running ]
+        there trapeze rm web
+    done
+}
+
+@test "migrate: a paused guest is paused over there" {
+    receiver
+    guest b --name web
+    trapeze pause web
+    trapeze migrate -q web "$PLACE"
+    [ "$(there state web)" = paused ]
+    there trapeze resume web
+    [ "$(there state web)" = running ]
+}
+
+@test "migrate: JSON lines without a terminal, and a summary" {
+    receiver
+    guest b --name web
+    trapeze migrate web "$PLACE"
+    [ "$(echo "$output" | jq -rs 'last | .event')" = moved ]
+    [ "$(echo "$output" | jq -rs 'last | .left_bytes')" = 0 ]
+    [ "$(echo "$output" | jq -rs 'last | .downtime_ns > 0')" = true ]
+}
+
+@test "migrate: what the other host lacks is said at once, and the guest goes on" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    receiver --disk "$BATS_TEST_TMPDIR/nowhere" --net tap,ifname=nosuchtap0
+    guest b --name web --disk "$BATS_TEST_TMPDIR/disk"
+    run timeout 60 "$TRAPEZE" migrate -q web "$PLACE"
+    [ "$status" -eq 4 ]
+    [[ $output == *"the destination cannot take the machine"*"disk 0: "*nowhere*"network 0: "*nosuchtap0* ]]
+    [ "$(state web)" = running ]
+    run timeout 60 "$TRAPEZE" migrate --dry-run web "$PLACE"
+    [ "$status" -eq 4 ]
+    [ "$(there "$TRAPEZE" ps -aq)" = "" ]
+}
+
+@test "migrate: wrong places and options" {
+    guest b --name web
+    refuses 2 "'host' is no place" "$TRAPEZE" migrate web host
+    refuses 2 "has no port" "$TRAPEZE" migrate web tcp://host
+    refuses 2 "where to?" "$TRAPEZE" migrate web
+    refuses 2 "--max-downtime: " "$TRAPEZE" migrate --max-downtime 0 web unix:/x
+    refuses 2 "--compress: " "$TRAPEZE" migrate --compress lots web unix:/x
+    refuses 4 "cannot connect to '/nowhere'" "$TRAPEZE" migrate web unix:/nowhere
+    refuses 4 "plain TCP beyond this host" "$TRAPEZE" migrate web tcp://192.0.2.1:1
+    refuses 4 "no migration is under way" "$TRAPEZE" migrate --cancel web
+    refuses 4 "nothing is undecided" "$TRAPEZE" migrate --claim web
+    refuses 4 "plain TCP beyond this host" "$TRAPEZE" receive tcp://:1
+    refuses 2 "where to listen?" "$TRAPEZE" receive
+    refuses 2 "--accel: " "$TRAPEZE" receive --accel tcg unix:/x
+    [ "$(state web)" = running ]
+}
+
+@test "receive: garbage and silence harm nobody" {
+    receiver
+    guest b --name web
+    head -c 100000 /dev/urandom | timeout 5 python3 -c '
+import socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.connect(sys.argv[1])
+try:
+    s.sendall(sys.stdin.buffer.read())
+except OSError:
+    pass
+' "$BATS_TEST_TMPDIR/in"
+    trapeze migrate -q web "$PLACE"
+    [ "$(there state web)" = running ]
+}
