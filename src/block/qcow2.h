@@ -13,6 +13,7 @@
  *   qcow2_check.c     finding damage and mending it
  *   qcow2_counts.c    refcounts written anew as a whole
  *   qcow2_create.c    new images
+ *   qcow2_snapshot.c  internal snapshots, to be shown
  */
 #ifndef BLOCK_QCOW2_H
 #define BLOCK_QCOW2_H
@@ -257,6 +258,20 @@ struct qcow2_create {
 };
 /* Writes an empty image into the file, which is empty. */
 int qcow2_create(struct block_file *file, const struct qcow2_create *o, struct err *err);
+
+/* --- qcow2_snapshot.c --- */
+
+struct qcow2_snapshot {
+    char id[65536], name[65536]; /* foreign text */
+    u32 seconds, nanoseconds;    /* when it was made, since 1970 */
+    u64 clock_ns;                /* how long the guest had run */
+    u64 state_bytes, icount;
+    bool has_icount;
+};
+
+int qcow2_snapshots(struct block_format *f,
+                    void (*tell)(void *opaque, unsigned n, const struct qcow2_snapshot *s),
+                    void *opaque, struct err *err);
 
 /* --- qcow2_check.c --- */
 

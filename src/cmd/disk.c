@@ -81,7 +81,7 @@ void disk_json_text(const char *text)
     putchar('"');
 }
 
-void disk_print_size(const char *label, u64 bytes)
+void disk_size_text(u64 bytes, char text[32])
 {
     static const char *const units[] = {"B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"};
     double number = (double)bytes;
@@ -91,7 +91,15 @@ void disk_print_size(const char *label, u64 bytes)
         number /= 1024;
         unit++;
     }
-    printf("%s: %.3g %s (%llu bytes)\n", label, number, units[unit], (unsigned long long)bytes);
+    snprintf(text, 32, "%.3g %s", number, units[unit]);
+}
+
+void disk_print_size(const char *label, u64 bytes)
+{
+    char text[32];
+
+    disk_size_text(bytes, text);
+    printf("%s: %s (%llu bytes)\n", label, text, (unsigned long long)bytes);
 }
 
 /* --- the verb itself --- */

@@ -45,6 +45,8 @@ int disk_size(const char *text, u64 *ret_bytes, struct err *err);
 int disk_output(const char *value, bool *ret_json, struct err *err);
 void disk_json_text(const char *text); /* quoted, to standard output */
 /* "1.5 GiB (1610612736 bytes)" */
+/* "1.5 GiB" */
+void disk_size_text(u64 bytes, char text[32]);
 void disk_print_size(const char *label, u64 bytes);
 
 /* Options of a new image, as -o of create and convert takes them: "cluster_size=64k,compat=1.1". */

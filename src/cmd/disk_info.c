@@ -4,6 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <time.h>
 
 /* --- info --- */
 
@@ -30,6 +31,73 @@ static const char *yes_no(u64 bit)
     return bit ? "true" : "false";
 }
 
+/* --- internal snapshots --- */
+
+/* What an image says of itself goes to terminals. */
+static void print_visible(const char *text, int width)
+{
+    int n = 0;
+
+    for (; text[n]; n++)
+        putchar((unsigned char)text[n] < ' ' || text[n] == 0x7f ? '?' : text[n]);
+    printf("%*s", MAX(width - n, 0), "");
+}
+
+static void print_snapshot(void *opaque, unsigned n, const struct qcow2_snapshot *s)
+{
+    char size[32], date[32] = "";
+    time_t when = s->seconds;
+    struct tm tm;
+    u64 seconds = s->clock_ns / NS_PER_S;
+
+    if (!n)
+        printf("Snapshot list:\n%-9s %-16s %8s %19s %12s %10s\n", "ID", "TAG", "VM SIZE", "DATE",
+               "VM CLOCK", "ICOUNT");
+    if (localtime_r(&when, &tm))
+        strftime(date, sizeof(date), "%Y-%m-%d %H:%M:%S", &tm);
+    disk_size_text(s->state_bytes, size);
+    print_visible(s->id, 10);
+    print_visible(s->name, 17);
+    printf("%8s %19s %02llu:%02llu:%02llu.%03llu", size, date, (unsigned long long)seconds / 3600,
+           (unsigned long long)seconds / 60 % 60, (unsigned long long)seconds % 60,
+           (unsigned long long)s->clock_ns / 1000000 % 1000);
+    if (s->has_icount)
+        printf(" %10llu", (unsigned long long)s->icount);
+    puts("");
+}
+
+static void print_snapshot_json(void *opaque, unsigned n, const struct qcow2_snapshot *s)
+{
+    printf("%s\n        {\n            \"id\": ", n ? "," : "");
+    disk_json_text(s->id);
+    printf(",\n            \"name\": ");
+    disk_json_text(s->name);
+    printf(",\n            \"vm-state-size\": %llu,\n            \"date-sec\": %u,\n            "
+           "\"date-nsec\": %u,\n            \"vm-clock-sec\": %llu,\n            "
+           "\"vm-clock-nsec\": %llu",
+           (unsigned long long)s->state_bytes, s->seconds, s->nanoseconds,
+           (unsigned long long)(s->clock_ns / NS_PER_S),
+           (unsigned long long)(s->clock_ns % NS_PER_S));
+    if (s->has_icount)
+        printf(",\n            \"icount\": %llu", (unsigned long long)s->icount);
+    printf("\n        }");
+}
+
+/* A damaged table is said, and what else is known is shown all the same. */
+static void print_snapshots(const struct block_image *image, bool json)
+{
+    struct err err = ERR_INIT;
+
+    if (!qcow2_of(image->fmt)->h.snapshots)
+        return;
+    if (json)
+        printf(",\n    \"snapshots\": [");
+    if (qcow2_snapshots(image->fmt, json ? print_snapshot_json : print_snapshot, NULL, &err))
+        fprintf(stderr, "trapeze disk info: %s\n", err.msg);
+    if (json)
+        printf("\n    ]");
+}
+
 static void print_human(const struct block_image *image)
 {
     const struct block_format *fmt = image->fmt;
@@ -46,8 +114,7 @@ static void print_human(const struct block_image *image)
         printf("backing file: %s\n", fmt->backing_name);
     if (fmt->backing_format)
         printf("backing file format: %s\n", fmt->backing_format);
-    if (h->snapshots)
-        printf("internal snapshots: %u\n", h->snapshots);
+    print_snapshots(image, false);
     printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
            h->version == 2 ? "0.10" : "1.1", h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
     if (h->version == 3)
@@ -96,8 +163,10 @@ static void print_json(const struct block_image *image)
     disk_json_text(image->path);
     printf(",\n    \"format\": \"%s\",\n    \"actual-size\": %llu", image->fmt->ops->name,
            (unsigned long long)disk_usage_of(image));
-    if (!strcmp(image->fmt->ops->name, "qcow2"))
+    if (!strcmp(image->fmt->ops->name, "qcow2")) {
         print_json_qcow2(image->fmt, &qcow2_of(image->fmt)->h);
+        print_snapshots(image, true);
+    }
     printf("\n}");
 }
 

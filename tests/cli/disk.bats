@@ -98,7 +98,11 @@ END
     command -v python3 >/dev/null || skip "python3 is not installed"
     qemu-img create -q -f qcow2 -o lazy_refcounts=on,refcount_bits=8 base.qcow2 3M
     qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
-    for image in base.qcow2 top.qcow2; do
+    qemu-img create -q -f qcow2 snapshots.qcow2 3M
+    qemu-img snapshot -c one snapshots.qcow2
+    qemu-img snapshot -c 'two "2"' snapshots.qcow2
+    diff <(qemu-img info snapshots.qcow2 | sed -n '/^Snap/,/^Format/p') <(disk info snapshots.qcow2 | sed -n '/^Snap/,/^Format/p')
+    for image in base.qcow2 top.qcow2 snapshots.qcow2; do
         qemu-img info --output json $image >theirs
         disk info --output json $image >ours
         python3 - <<'END'

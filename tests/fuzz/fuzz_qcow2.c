@@ -43,6 +43,12 @@ static void read_through(struct block_image *image)
     }
 }
 
+static void see_snapshot(void *opaque, unsigned n, const struct qcow2_snapshot *s)
+{
+    if (strlen(s->id) >= sizeof(s->id) || strlen(s->name) >= sizeof(s->name))
+        abort();
+}
+
 static u64 damage(struct block_image *image, enum qcow2_repair repair)
 {
     struct qcow2_check c = {0};
@@ -72,6 +78,9 @@ static void write_to(const u8 *data, size_t size, bool whole)
     block_image_flush(image, NULL);
     if (whole && damage(image, QCOW2_REPAIR_NONE))
         abort();
+    qcow2_set_backing(image->fmt, size % 2 ? "base" : NULL, "raw", NULL);
+    if (!image->fmt->ops->freeze(image->fmt, NULL) && whole && damage(image, QCOW2_REPAIR_NONE))
+        abort();
     block_image_close(image);
 }
 
@@ -86,6 +95,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
         return 0;
     whole = !damage(image, QCOW2_REPAIR_NONE);
     read_through(image);
+    qcow2_snapshots(image->fmt, see_snapshot, NULL, NULL);
     block_image_close(image);
     write_to(data, size, whole);
     image = opened(data, size, &mend);
