@@ -14,7 +14,7 @@
 #include "vm/state.h"
 
 #include "vm/parts.h"
-#include "vm/state_cpu.h"
+#include "x86/cpu_state.h"
 #include <errno.h>
 #include <string.h>
 #include <time.h>
@@ -53,10 +53,10 @@ static int add_cpu(struct vm *vm, unsigned index, struct err *err)
 
     c->saved = (struct state_entry){.name = "cpu",
                                     .instance = index,
-                                    .table = &vm_cpu_table,
+                                    .table = &x86_cpu_table,
                                     .object = c->state,
                                     .opaque = &vm->id.model,
-                                    .check = vm_cpu_check};
+                                    .check = x86_cpu_check};
     return state_set_add(&vm->states, &c->saved, err);
 }
 

@@ -160,7 +160,7 @@ struct x86_cpu {
     u8 event_valid, event_vector, event_is_soft, event_has_error;
     u32 event_error;
     u32 pad;
-    u8 xsave[X86_XSAVE_BYTES] __attribute__((aligned(64))); /* SDM 1, 13.4 */
+    u8 xsave[X86_XSAVE_BYTES] __attribute__((aligned(64))); /* canonical layout: x86/xsave.h */
 };
 
 /* Power-on state, SDM 3A table 10-1. bsp: starts at the reset vector; others wait for a start-up message. */

@@ -147,6 +147,8 @@ static enum vcpu_exit run(struct machine *m, unsigned seconds, bool *ret_expired
             end = m->ops->vcpu_run(m->vcpu, err);
         while (end == VCPU_STOPPED && !w.expired && shake(&shaker, err));
     shake_end(&shaker);
+    if (err->code)
+        end = VCPU_FAILED;
     pthread_mutex_lock(&w.lock);
     w.done = true;
     *ret_expired = w.expired;

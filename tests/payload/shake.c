@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "mem/dirty.h"
+#include "x86/cpu_state.h"
 
 static unsigned next_random(struct shaker *s, unsigned below)
 {
@@ -58,6 +59,34 @@ int shake_start(struct shaker *s, struct machine *m, unsigned moves, struct err 
     return take_away(s, err);
 }
 
+/* Through bytes, as a file would have it: what a processor can be is accepted, and comes back as it was. */
+static int through_bytes(struct shaker *s, struct x86_cpu *state, struct err *err)
+{
+    u64 len = state_table_bytes(&x86_cpu_table, x86_cpu_table.version);
+    struct x86_cpu *back = aligned_alloc(64, sizeof(*back));
+    u8 *buf = malloc(len), *again = malloc(len);
+    int rc = back && buf && again ? x86_cpu_check(&s->m->model, state, err) : -ENOMEM;
+
+    if (!rc) {
+        memset(back, 0, sizeof(*back));
+        state_table_save(&x86_cpu_table, state, buf);
+        rc = state_table_load(&x86_cpu_table, x86_cpu_table.version, buf, back, err);
+    }
+    if (!rc)
+        rc = s->m->ops->vcpu_set(s->m->vcpu, back, err);
+    if (!rc)
+        rc = s->m->ops->vcpu_get(s->m->vcpu, back, err);
+    if (!rc) {
+        state_table_save(&x86_cpu_table, back, again);
+        if (memcmp(buf, again, len))
+            rc = err_set(err, EIO, "the processor's state is not what it was");
+    }
+    free(back);
+    free(buf);
+    free(again);
+    return rc;
+}
+
 bool shake(struct shaker *s, struct err *err)
 {
     struct x86_cpu *state;
@@ -73,7 +102,7 @@ bool shake(struct shaker *s, struct err *err)
     if (!rc)
         rc = take_away(s, err);
     if (!rc)
-        rc = s->m->ops->vcpu_set(s->m->vcpu, state, err);
+        rc = through_bytes(s, state, err);
     free(state);
     return !rc;
 }

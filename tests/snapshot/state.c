@@ -5,7 +5,7 @@
 #include "unit.h"
 
 #include "vm/state.h"
-#include "vm/state_cpu.h"
+#include "x86/cpu_state.h"
 #include "x86/cpu.h"
 #include <unistd.h>
 
@@ -203,7 +203,7 @@ static void test_impossible_cpu(void **state)
     assert_int_equal(load_config(&config, &c, &id, &err), 0);
     for (unsigned i = 0; i < 11; i++) {
         x86_cpu_reset(cpu, true);
-        assert_int_equal(vm_cpu_check(&id.model, cpu, &err), 0);
+        assert_int_equal(x86_cpu_check(&id.model, cpu, &err), 0);
         switch (i) {
         case 0:
             cpu->activity = 3;
@@ -239,7 +239,7 @@ static void test_impossible_cpu(void **state)
             cpu->xsave[27] = 1;
             break;
         }
-        assert_int_equal(vm_cpu_check(&id.model, cpu, &err), -EINVAL);
+        assert_int_equal(x86_cpu_check(&id.model, cpu, &err), -EINVAL);
     }
     free(cpu);
     vm_config_fini(&c);

@@ -2,6 +2,9 @@
 #include <string.h>
 #include "accel/bt/sys.h"
 #include "accel/bt/vcpu.h"
+#include "x86/xsave.h"
+
+#define XSAVE_AREA 4096 /* what cpu.xsave has */
 
 int vcpu_state_get(struct vcpu *v, struct x86_cpu *s, struct err *err)
 {
@@ -29,7 +32,7 @@ int vcpu_state_get(struct vcpu *v, struct x86_cpu *s, struct err *err)
         s->event_has_error = v->held.has_error;
         s->event_error = v->held.error;
     }
-    memcpy(s->xsave, c->xsave, sizeof(s->xsave));
+    xsave_from_host(s->xsave, c->xsave, XSAVE_AREA);
     return 0;
 }
 
@@ -67,10 +70,9 @@ int vcpu_state_set(struct vcpu *v, const struct x86_cpu *s, struct err *err)
     v->shadow_rip = 0;
     set_event(v, s);
     v->intr_waiting = true;
-    memcpy(c->xsave, s->xsave, sizeof(s->xsave));
-    *(u64 *)((u8 *)c->xsave + 512) &= c->priv[P_XSAVE_MASK];
-    memset((u8 *)c->xsave + 520, 0, 56);
-    *(u32 *)((u8 *)c->xsave + 24) &= 0xffff;
+    xsave_to_host(s->xsave, c->xsave, XSAVE_AREA);
+    *(u64 *)((u8 *)c->xsave + XSAVE_BV) &= c->priv[P_XSAVE_MASK];
+    *(u32 *)((u8 *)c->xsave + XSAVE_MXCSR) &= 0xffff;
     if (c->m->intc.set_tpr)
         c->m->intc.set_tpr(c->m->intc.opaque, c->index, s->cr8);
     if (c->m->intc.tsc_moved)

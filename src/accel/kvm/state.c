@@ -1,12 +1,13 @@
 /*
  * KVM's view of a processor, converted to and from the canonical state (x86/cpu.h).
  *
- * Vector state is copied as it is in memory: KVM's XSAVE image has the host's standard format, and so has ours.
+ * Vector state: KVM's XSAVE image has the host's standard format, ours the canonical one (x86/xsave.h).
  * The local APIC is not part of the canonical state yet; it stays in the kernel.
  *
  * Threads: the vCPU's own, outside vcpu_run.
  */
 #include "accel/kvm/kvm.h"
+#include "x86/xsave.h"
 #include <errno.h>
 #include <string.h>
 
@@ -126,8 +127,7 @@ static int get_vector(struct vcpu *v, struct x86_cpu *c)
 
     if (rc < 0)
         return rc;
-    _Static_assert(X86_XSAVE_BYTES <= XSAVE_KVM_BYTES, "the canonical image fits into KVM's");
-    memcpy(c->xsave, &xsave, X86_XSAVE_BYTES);
+    xsave_from_host(c->xsave, (const u8 *)&xsave, XSAVE_KVM_BYTES);
     rc = kvm_ioctl(v->fd, KVM_GET_XCRS, &xcrs);
     if (rc < 0)
         return rc;
@@ -145,8 +145,7 @@ static int set_vector(struct vcpu *v, const struct x86_cpu *c)
 
     if (rc < 0)
         return rc;
-    memset(&xsave, 0, sizeof(xsave));
-    memcpy(&xsave, c->xsave, X86_XSAVE_BYTES);
+    xsave_to_host(c->xsave, (u8 *)&xsave, XSAVE_KVM_BYTES);
     return kvm_ioctl(v->fd, KVM_SET_XSAVE, &xsave);
 }
 
