@@ -37,7 +37,9 @@ int sync_send_fds(int sock, const struct sync_msg *msg, const int *fds, size_t n
         control.head.cmsg_len = CMSG_LEN(n * sizeof(int));
         memcpy(CMSG_DATA(&control.head), fds, n * sizeof(int));
     }
-    return sendmsg(sock, &mh, MSG_NOSIGNAL) < 0 ? -errno : 0;
+    if (sendmsg(sock, &mh, MSG_NOSIGNAL) >= 0)
+        return 0;
+    return errno == ECONNRESET ? -EPIPE : -errno;
 }
 
 int sync_send(int sock, enum sync_kind kind, int value, const char *text, int fd)
@@ -67,9 +69,12 @@ int sync_recv_fds(int sock, struct sync_msg *ret, int *fds, size_t *ret_n)
 
     memset(ret, 0, sizeof(*ret));
     *ret_n = 0;
-    do
+    /* A peer that died with messages of ours unread resets the connection; its own last words come after that. */
+    for (int resets = 0;;) {
         n = recvmsg(sock, &mh, MSG_CMSG_CLOEXEC);
-    while (n < 0 && errno == EINTR);
+        if (n >= 0 || (errno != EINTR && (errno != ECONNRESET || resets++)))
+            break;
+    }
     if (n < 0)
         return -errno;
     if (n == 0)
