@@ -14,6 +14,7 @@
 #include "container/systemd.h"
 
 #define KILL_TIMEOUT_MS 10000
+#define ENDING_MS 100
 
 int delete_leftovers(struct state *st, struct err *err)
 {
@@ -42,13 +43,13 @@ int delete_leftovers(struct state *st, struct err *err)
     return rc;
 }
 
-static int wait_gone(int pidfd)
+static int wait_gone(int pidfd, int timeout_ms)
 {
     struct pollfd p = {pidfd, POLLIN, 0};
     int rc;
 
     do
-        rc = poll(&p, 1, KILL_TIMEOUT_MS);
+        rc = poll(&p, 1, timeout_ms);
     while (rc < 0 && errno == EINTR);
     return rc > 0 ? 0 : -ETIMEDOUT;
 }
@@ -63,9 +64,17 @@ static int kill_init(struct state *st, struct err *err)
     if (cgroup_is_frozen(&st->cgroup))
         cgroup_freeze(&st->cgroup, false, err);
     /* The runtime that was still creating it dies with nothing to tell. */
-    return wait_gone(pidfd) < 0
+    return wait_gone(pidfd, KILL_TIMEOUT_MS) < 0
                ? err_set(err, ETIMEDOUT, "container init still running after SIGKILL")
                : 0;
+}
+
+/* `kill` and then `delete`: the signal may not have done its work yet. */
+static bool is_ending(const struct state *st)
+{
+    auto_close int pidfd = state_pidfd(st);
+
+    return pidfd < 0 || wait_gone(pidfd, ENDING_MS) == 0;
 }
 
 static int delete_one(struct runtime *rt, const char *id, bool force, struct err *err)
@@ -84,7 +93,7 @@ static int delete_one(struct runtime *rt, const char *id, bool force, struct err
             rc = kill_init(&st, err);
         else if (status == STATUS_CREATED)
             rc = kill_init(&st, err);
-        else if (status != STATUS_STOPPED)
+        else if (status != STATUS_STOPPED && !(status == STATUS_RUNNING && is_ending(&st)))
             rc = err_set(err, EBUSY, "cannot delete container %s that is not stopped: %s", id,
                          status_name(status));
         if (rc == 0)

@@ -52,7 +52,8 @@ int process_begin(struct init *in, struct err *err)
     umask(0);
     if (prctl(PR_SET_PDEATHSIG, SIGKILL) < 0)
         return err_sys(err, errno, "prctl");
-    if (task_raise_limits(p, err) < 0)
+    /* Who runs a command in a container has been told when it was created; now it would be in the output. */
+    if (task_raise_limits(p, p == &in->spec->process ? REPORT_WARN : REPORT_DEBUG, err) < 0)
         return -err->code;
     if (p->has_oom) {
         snprintf(text, sizeof(text), "%d", p->oom_score);

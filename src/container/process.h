@@ -6,6 +6,7 @@
 #define CONTAINER_PROCESS_H
 
 #include "container/init.h"
+#include "container/report.h"
 
 /* What needs no order: signals, dumpable, OOM score, parent death. Called first of all. */
 int process_begin(struct init *in, struct err *err);
@@ -23,7 +24,7 @@ int process_exec(struct init *in, struct err *err);
  * task.c: limits are set in two steps. While we still have the host's rights the hard limits are raised to what
  * is asked for; right before the program they take their values, so that a low one does not hit our own work.
  */
-int task_raise_limits(const struct spec_process *p, struct err *err);
+int task_raise_limits(const struct spec_process *p, enum report_level told, struct err *err);
 int task_set_limits(const struct spec_process *p, struct err *err);
 /* task.c: set from outside by the runtime, which has more rights: scheduler, I/O priority. */
 int task_apply(const struct spec_process *p, int pid, struct err *err);

@@ -24,7 +24,7 @@ struct sched_attr_v0 {
 };
 
 /* Raising a hard limit takes CAP_SYS_RESOURCE. Without it the container gets the highest we may give. */
-static int raise_limit(const struct spec_rlimit *r, struct err *err)
+static int raise_limit(const struct spec_rlimit *r, enum report_level told, struct err *err)
 {
     struct rlimit have, want;
 
@@ -37,7 +37,7 @@ static int raise_limit(const struct spec_rlimit *r, struct err *err)
         return 0;
     if (errno != EPERM)
         return err_sys(err, errno, "error setting rlimit type %s", r->name);
-    report(REPORT_WARN,
+    report(told,
            "%s: raising the hard limit from %llu to %llu is not permitted (CAP_SYS_RESOURCE is "
            "missing); "
            "the container gets %llu",
@@ -46,10 +46,10 @@ static int raise_limit(const struct spec_rlimit *r, struct err *err)
     return 0;
 }
 
-int task_raise_limits(const struct spec_process *p, struct err *err)
+int task_raise_limits(const struct spec_process *p, enum report_level told, struct err *err)
 {
     for (size_t i = 0; i < p->rlimit_count; i++)
-        if (raise_limit(&p->rlimits[i], err) < 0)
+        if (raise_limit(&p->rlimits[i], told, err) < 0)
             return -err->code;
     return 0;
 }
