@@ -78,6 +78,9 @@ int cgroup_limit_v1(const struct cgroup *cg, json_t *res, struct err *err);
 int cgroup_limit_v2(const struct cgroup *cg, json_t *res, struct err *err);
 int cgroup_limit_devices(const struct cgroup *cg, json_t *res, struct err *err);
 
+/* cgroup_v2.c: makes a user of the host the owner of the v2 group, so that the container may divide it. */
+int cgroup_own_v2(const struct cgroup *cg, u32 uid, struct err *err);
+
 /* Freezes or thaws; returns when the kernel says so, or -ETIMEDOUT after two seconds. */
 int cgroup_freeze(const struct cgroup *cg, bool frozen, struct err *err);
 bool cgroup_is_frozen(const struct cgroup *cg);

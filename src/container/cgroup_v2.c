@@ -5,9 +5,14 @@
 #include "container/cgroup_value.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
+
+#include "container/file.h"
 
 /* A number, or "max" for -1. */
 static int write_max(const struct cgroup_dir *d, const char *file, s64 value, struct err *err)
@@ -54,6 +59,22 @@ static int limit_cpu(const struct cgroup_dir *d, json_t *res, struct err *err)
     return has_burst > 0 ? write_max(d, "cpu.max.burst", burst, err) : 0;
 }
 
+/* memory.checkBeforeUpdate: the kernel would take the limit and kill. (v1's refuses by itself.) */
+static int check_usage(const struct cgroup_dir *d, json_t *res, s64 limit, struct err *err)
+{
+    json_t *wanted = json_path(res, "memory.checkBeforeUpdate");
+    char text[32];
+
+    if (limit <= 0 || !wanted || !json_object_get_boolean(wanted) ||
+        cgroup_read(d, "memory.current", text, sizeof(text)) <= 0)
+        return 0;
+    return strtoll(text, NULL, 10) > limit ? err_set(err, EBUSY,
+                                                     "unable to set memory limit to %" PRId64
+                                                     ": the container already uses %.*s",
+                                                     limit, (int)strcspn(text, "\n"), text)
+                                           : 0;
+}
+
 static int limit_memory(const struct cgroup_dir *d, json_t *res, struct err *err)
 {
     s64 limit = 0, swap = 0, reservation = 0;
@@ -61,6 +82,8 @@ static int limit_memory(const struct cgroup_dir *d, json_t *res, struct err *err
     if (value_s64(res, "memory.limit", &limit, err) < 0 ||
         value_s64(res, "memory.swap", &swap, err) < 0 ||
         value_s64(res, "memory.reservation", &reservation, err) < 0)
+        return -err->code;
+    if (check_usage(d, res, limit, err) < 0)
         return -err->code;
     if (swap > 0 && limit <= 0)
         return err_set(err, EINVAL, "unable to set swap limit without memory limit");
@@ -148,5 +171,23 @@ int cgroup_limit_v2(const struct cgroup *cg, json_t *res, struct err *err)
         limit_cpuset_and_pids(d, res, err) < 0 || limit_io_weight(d, res, err) < 0 ||
         limit_io_max(d, res, err) < 0)
         return -err->code;
+    return 0;
+}
+
+/* config-linux.md, cgroup ownership: what the kernel lists as safe to hand to somebody, and the directory. */
+int cgroup_own_v2(const struct cgroup *cg, u32 uid, struct err *err)
+{
+    static const char fallback[] = "cgroup.procs\ncgroup.threads\ncgroup.subtree_control\n";
+    const struct cgroup_dir *d = cgroup_v2(cg);
+    auto_close int dir = open(d->path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    char text[1024], *file, *save = NULL;
+
+    if (dir < 0 || fchown(dir, uid, (gid_t)-1) < 0)
+        return err_sys(err, errno, "hand over the cgroup %s", d->path);
+    if (file_read_at(AT_FDCWD, "/sys/kernel/cgroup/delegate", text, sizeof(text)) <= 0)
+        snprintf(text, sizeof(text), "%s", fallback);
+    for (file = strtok_r(text, "\n", &save); file; file = strtok_r(NULL, "\n", &save))
+        if (fchownat(dir, file, uid, (gid_t)-1, AT_SYMLINK_NOFOLLOW) < 0 && errno != ENOENT)
+            return err_sys(err, errno, "hand over %s/%s", d->path, file);
     return 0;
 }

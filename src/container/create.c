@@ -289,6 +289,30 @@ static int spawn(struct creation *c, struct err *err)
     return 0;
 }
 
+/* Whoever runs the program may divide its group, if it sees a writable v2 tree with that group as the root. */
+static int hand_over_cgroup(const struct creation *c, struct err *err)
+{
+    u32 uid = c->spec.process.uid, owner = c->spec.uid_maps.n ? UINT32_MAX : uid;
+    bool writable = false;
+
+    for (size_t i = 0; i < c->spec.mount_count; i++) {
+        const char *type = c->spec.mounts[i].type;
+
+        if (type && strncmp(type, "cgroup", 6) == 0)
+            writable |= !(c->init.plans[i].opts.attr_set & MOUNT_ATTR_RDONLY);
+    }
+    for (size_t i = 0; i < c->spec.uid_maps.n; i++) {
+        const struct spec_idmap *m = &c->spec.uid_maps.v[i];
+
+        if (uid >= m->container && uid - m->container < m->size)
+            owner = m->host + (uid - m->container);
+    }
+    if (!c->state.cgroup.pure_v2 || c->rt->rootless || !spec_new_ns(&c->spec, NS_CGROUP) ||
+        !writable || owner == 0 || owner == UINT32_MAX)
+        return 0;
+    return cgroup_own_v2(&c->state.cgroup, owner, err);
+}
+
 static int set_up_cgroups(struct creation *c, struct err *err)
 {
     struct cgroup *cg = &c->state.cgroup;
@@ -302,7 +326,7 @@ static int set_up_cgroups(struct creation *c, struct err *err)
     if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     if (cgroup_make(cg, false, err) < 0 || cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
-        (!c->in_v2 && cgroup_attach_v2(cg, c->pid, err) < 0) ||
+        (!c->in_v2 && cgroup_attach_v2(cg, c->pid, err) < 0) || hand_over_cgroup(c, err) < 0 ||
         cgroup_open_doors(cg, &doors, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     msg.value = doors.memory;
