@@ -95,7 +95,8 @@ static int make_absolute(char **path, struct err *err)
 
 static int make_paths_absolute(struct vm_config *c, struct err *err)
 {
-    char **paths[] = {&c->kernel, &c->initrd, &c->serial.path, &c->debug_console_path};
+    char **paths[] = {&c->kernel, &c->initrd, &c->serial.path, &c->console.path,
+                      &c->debug_console_path};
     int rc = 0;
 
     for (size_t i = 0; i < ARRAY_LEN(paths) && !rc; i++)
@@ -151,7 +152,10 @@ static int make_guest(struct launching *s, struct err *err)
     s->recorded = !rc;
     if (rc == -EEXIST)
         return err_wrap(err, "--name");
-    bool needed = l->named || l->background || l->config->serial.kind == VM_SERIAL_LOG;
+    struct vm_serial_config *log = l->config->console.kind == VM_SERIAL_LOG  ? &l->config->console
+                                   : l->config->serial.kind == VM_SERIAL_LOG ? &l->config->serial
+                                                                             : NULL;
+    bool needed = l->named || l->background || log;
     if (rc && needed)
         return rc;
     if (rc)
@@ -159,8 +163,7 @@ static int make_guest(struct launching *s, struct err *err)
                  err->msg);
     else
         snprintf(l->config->name, sizeof(l->config->name), "%s", s->guest.name);
-    if (!rc && l->config->serial.kind == VM_SERIAL_LOG &&
-        !(l->config->serial.path = place_guest(&s->host.place, s->guest.id, "console.log")))
+    if (!rc && log && !(log->path = place_guest(&s->host.place, s->guest.id, "console.log")))
         return err_set(err, ENOMEM, "console: no memory");
     *err = ERR_INIT;
     return 0;

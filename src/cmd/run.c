@@ -97,15 +97,19 @@ static int read_request(struct request *r, char **argv, struct err *err)
     if (!r->config.root && root && *root && !(r->config.root = strdup(root)))
         return err_sys(err, ENOMEM, "cannot keep the folder's name");
     r->list_traces = r->config.trace && !strcmp(r->config.trace, "help");
+    vm_config_consoles(&r->config, r->background);
     if (r->help || r->dump || r->list_traces)
         return 0;
     if (r->config.trace && trace_enable(vm_traces, r->config.trace, err))
         return err_wrap(err, "--trace ('--trace help' lists them)");
-    if (r->background && r->config.has_serial && r->config.serial.kind == VM_SERIAL_STDIO)
+    bool stdio =
+        r->config.serial.kind == VM_SERIAL_STDIO || r->config.console.kind == VM_SERIAL_STDIO;
+    if (r->background && stdio)
         return err_set(
             err, EINVAL,
-            "--serial stdio: a machine in the background has no terminal; with --serial log, "
-            "the default, 'trapeze logs' and 'trapeze attach' show what it says");
+            "--%s stdio: a machine in the background has no terminal; with log, the default, "
+            "'trapeze logs' and 'trapeze attach' show what it says",
+            r->config.serial.kind == VM_SERIAL_STDIO ? "serial" : "console");
     return vm_config_check(&r->config, err);
 }
 
@@ -117,8 +121,6 @@ static int run_machine(struct request *r)
                        .background = r->background,
                        .report = r->report};
 
-    if (r->background && !r->config.has_serial)
-        r->config.serial.kind = VM_SERIAL_LOG;
     return launch(&l);
 }
 

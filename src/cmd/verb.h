@@ -17,8 +17,27 @@ struct verb {
     int (*run)(const struct verb *self, char **argv);
 };
 
-extern const struct verb verb_accel, verb_disk, verb_help, verb_kill, verb_migrate, verb_pause,
-    verb_ps, verb_receive, verb_resume, verb_rm, verb_run, verb_stop, verb_version;
+/* clang-format off */
+extern const struct verb
+    verb_accel,
+    verb_attach,
+    verb_disk,
+    verb_help,
+    verb_kill,
+    verb_logs,
+    verb_migrate,
+    verb_pause,
+    verb_ps,
+    verb_receive,
+    verb_rename,
+    verb_resume,
+    verb_rm,
+    verb_run,
+    verb_start,
+    verb_stop,
+    verb_version,
+    verb_wait;
+/* clang-format on */
 extern const struct verb *const verbs[]; /* sorted by name, NULL at the end */
 
 const struct verb *verb_find(const char *name); /* or NULL */

@@ -8,9 +8,29 @@
 #include <errno.h>
 #include <string.h>
 
+/* clang-format off */
 const struct verb *const verbs[] = {
-    &verb_accel,   &verb_disk,   &verb_help, &verb_kill, &verb_migrate, &verb_pause,   &verb_ps,
-    &verb_receive, &verb_resume, &verb_rm,   &verb_run,  &verb_stop,    &verb_version, NULL};
+    &verb_accel,
+    &verb_attach,
+    &verb_disk,
+    &verb_help,
+    &verb_kill,
+    &verb_logs,
+    &verb_migrate,
+    &verb_pause,
+    &verb_ps,
+    &verb_receive,
+    &verb_rename,
+    &verb_resume,
+    &verb_rm,
+    &verb_run,
+    &verb_start,
+    &verb_stop,
+    &verb_version,
+    &verb_wait,
+    NULL,
+};
+/* clang-format on */
 
 const struct args_spec verb_help_only[] = {
     {"help", 'h', NULL, "show this help"},

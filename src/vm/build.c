@@ -71,6 +71,8 @@ static int open_streams(struct vm *vm, struct err *err)
 
     if (rc)
         return err_wrap(err, "--serial");
+    if ((rc = stream_open(&c->console, vm->loop, &keys, &vm->console_stream, err)))
+        return err_wrap(err, "--console");
     if (!c->has_debug_console)
         return 0;
     if (c->debug_console_path)
@@ -170,7 +172,7 @@ static int add_functions(struct vm *vm, struct err *err)
         .timers = loop_timers(vm->loop),
         .cpus = vm->config->cpus,
     };
-    struct virtio_console_options console = {0};
+    struct virtio_console_options console = {.port = stream_chardev(vm->console_stream)};
     int rc = add_disks(vm, &env, err);
 
     for (unsigned i = 0; i < MAX(vm->config->nnets, 1u) && !rc; i++)
@@ -204,7 +206,8 @@ void vm_free_devices(struct vm *vm)
     for (unsigned i = 0; i < VM_NETS; i++)
         netport_close(vm->net[i]);
     stream_close(vm->serial);
-    vm->serial = NULL;
+    stream_close(vm->console_stream);
+    vm->serial = vm->console_stream = NULL;
     if (vm->debug_fd >= 0)
         close(vm->debug_fd);
 }

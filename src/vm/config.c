@@ -18,6 +18,7 @@ void vm_config_init(struct vm_config *c)
         .cpu = "x86-64-v3",
         .accel = "auto",
         .serial.kind = VM_SERIAL_STDIO,
+        .console.kind = VM_SERIAL_NULL,
     };
 }
 
@@ -29,6 +30,7 @@ void vm_config_fini(struct vm_config *c)
     free(c->root);
     free(c->trace);
     free(c->serial.path);
+    free(c->console.path);
     free(c->debug_console_path);
     for (unsigned i = 0; i < c->ndisks; i++)
         free(c->disk[i].path);
@@ -48,6 +50,30 @@ static int check_disks(const struct vm_config *c, struct err *err)
     return 0;
 }
 
+void vm_config_consoles(struct vm_config *c, bool background)
+{
+    bool main_console =
+        c->has_console && (c->console.kind == VM_SERIAL_STDIO || c->console.kind == VM_SERIAL_LOG);
+
+    if (c->has_serial)
+        return;
+    if (main_console)
+        c->serial.kind = VM_SERIAL_NULL;
+    else if (background)
+        c->serial.kind = VM_SERIAL_LOG;
+}
+
+/* Both cannot have the terminal, or the log. */
+static int check_consoles(const struct vm_config *c, struct err *err)
+{
+    if (c->console.kind == VM_SERIAL_STDIO && c->serial.kind == VM_SERIAL_STDIO)
+        return err_set(err, EINVAL,
+                       "--console stdio: --serial has standard input and output already");
+    if (c->console.kind == VM_SERIAL_LOG && c->serial.kind == VM_SERIAL_LOG)
+        return err_set(err, EINVAL, "--console log: --serial has the log already");
+    return 0;
+}
+
 int vm_config_check(const struct vm_config *c, struct err *err)
 {
     if (!c->kernel)
@@ -57,5 +83,6 @@ int vm_config_check(const struct vm_config *c, struct err *err)
     if (c->has_debug_console && c->has_debug_exit && c->debug_console_port == c->debug_exit_port)
         return err_set(err, EINVAL, "--debug-exit: port 0x%x is already that of --debug-console",
                        c->debug_exit_port);
-    return check_disks(c, err);
+    int rc = check_consoles(c, err);
+    return rc ? rc : check_disks(c, err);
 }

@@ -25,8 +25,8 @@ enum vm_disk_error {
 struct vm_disk_config {
     char *path;
     bool readonly;
-    char format[8]; /* "raw", "qcow2"; empty: raw */
-    bool trust;     /* the image may name files outside its folder */
+    char format[8];                      /* "raw", "qcow2"; empty: raw */
+    bool trust;                          /* the image may name files outside its folder */
     char serial[VM_DISK_SERIAL_LEN + 1]; /* empty: none */
     enum vm_disk_error werror, rerror;   /* what becomes of writes and reads that the host cannot do */
 };
@@ -70,7 +70,8 @@ struct vm_config {
     struct vm_net_config net[VM_NETS];
     unsigned nnets; /* 0: one of kind user */
     struct vm_serial_config serial;
-    bool has_serial; /* it was asked for */
+    struct vm_serial_config console; /* virtio-console */
+    bool has_serial, has_console;    /* they were asked for */
     bool no_reboot;
     bool has_debug_console, has_debug_exit;
     u16 debug_console_port, debug_exit_port;
@@ -79,6 +80,8 @@ struct vm_config {
 
 void vm_config_init(struct vm_config *c);
 void vm_config_fini(struct vm_config *c);
+/* Decides where the serial port leads when only the other console was asked for, or none, in the background. */
+void vm_config_consoles(struct vm_config *c, bool background);
 /* What single options cannot see: missing ones, and ones that contradict each other. */
 int vm_config_check(const struct vm_config *c, struct err *err);
 

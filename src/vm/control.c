@@ -33,13 +33,18 @@
 
 /* Sorted by name. */
 static const struct control_verb all_verbs[] = {
+    {"attach", control_do_attach},
     {"migrate", control_do_migrate},
     {"migrate-again", control_do_migrate_again},
     {"migrate-cancel", control_do_migrate_cancel},
     {"migrate-decide", control_do_migrate_decide},
     {"migrate-status", control_do_migrate_status},
-    {"pause", control_do_pause},   {"powerdown", control_do_powerdown}, {"quit", control_do_quit},
-    {"resume", control_do_resume}, {"status", control_do_status},       {NULL, NULL},
+    {"pause", control_do_pause},
+    {"powerdown", control_do_powerdown},
+    {"quit", control_do_quit},
+    {"resume", control_do_resume},
+    {"status", control_do_status},
+    {NULL, NULL},
 };
 
 struct control_link {

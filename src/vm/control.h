@@ -66,6 +66,7 @@ int control_flag(const struct control_call *call, const char *name, bool *ret_fl
                  struct err *err);
 
 /* The verbs; their order is that of the table in control.c. */
+void control_do_attach(struct control_call *call);
 void control_do_migrate(struct control_call *call);
 void control_do_migrate_again(struct control_call *call);
 void control_do_migrate_cancel(struct control_call *call);

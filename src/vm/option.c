@@ -326,7 +326,7 @@ static const char *const serial_kinds[] = {
 };
 
 /* stdio | log | null | file:PATH | unix:PATH */
-static int parse_serial(struct vm_config *c, const char *value, struct err *err)
+static int read_serial(struct vm_serial_config *to, const char *value, struct err *err)
 {
     char kind[16];
     const char *colon = strchr(value, ':');
@@ -341,19 +341,43 @@ static int parse_serial(struct vm_config *c, const char *value, struct err *err)
         return err_set(err, EINVAL, "'%s' needs a path: %s:PATH", value, value);
     if (!takes_path && colon)
         return err_set(err, EINVAL, "'%s' takes nothing after a colon", kind);
-    if (takes_path && set_text(&c->serial.path, colon + 1, "the path after the colon", err))
+    if (takes_path && set_text(&to->path, colon + 1, "the path after the colon", err))
         return -err->code;
-    c->serial.kind = (enum vm_serial_kind)index;
-    c->has_serial = true;
+    to->kind = (enum vm_serial_kind)index;
     return 0;
+}
+
+static void print_place(const char *name, const struct vm_serial_config *s, FILE *out)
+{
+    bool takes_path = s->kind == VM_SERIAL_FILE || s->kind == VM_SERIAL_UNIX;
+
+    fprintf(out, "%s=%s%s%s\n", name, serial_kinds[s->kind], takes_path ? ":" : "", takes_path ? s->path : "");
+}
+
+static int parse_serial(struct vm_config *c, const char *value, struct err *err)
+{
+    int rc = read_serial(&c->serial, value, err);
+
+    c->has_serial |= !rc;
+    return rc;
 }
 
 static void print_serial(const struct vm_config *c, FILE *out)
 {
-    bool takes_path = c->serial.kind == VM_SERIAL_FILE || c->serial.kind == VM_SERIAL_UNIX;
+    print_place("serial", &c->serial, out);
+}
 
-    fprintf(out, "serial=%s%s%s\n", serial_kinds[c->serial.kind], takes_path ? ":" : "",
-            takes_path ? c->serial.path : "");
+static int parse_console(struct vm_config *c, const char *value, struct err *err)
+{
+    int rc = read_serial(&c->console, value, err);
+
+    c->has_console |= !rc;
+    return rc;
+}
+
+static void print_console(const struct vm_config *c, FILE *out)
+{
+    print_place("console", &c->console, out);
 }
 
 static int parse_trace(struct vm_config *c, const char *value, struct err *err)
@@ -370,6 +394,7 @@ const struct vm_option vm_options[] = {
     {"accel", 0, "NAME", "what executes the guest: auto, bt or kvm (auto)", parse_accel,
      print_accel},
     {"append", 'a', "TEXT", "the kernel's command line", parse_append, print_append},
+    {"console", 0, "WHERE", "virtio console (hvc0), as --serial (null)", parse_console, print_console},
     {"cpu", 0, "MODEL", "processor model: x86-64-v2, x86-64-v3 or host (x86-64-v3)", parse_cpu,
      print_cpu},
     {"cpus", 'c', "N", "number of processors, 1 to 32 (1)", parse_cpus, print_cpus},

@@ -63,7 +63,7 @@ struct vm {
     struct vm_clock_state clock;
     struct state_entry clock_entry;
     struct board *board;
-    struct stream *serial;
+    struct stream *serial, *console_stream;
     int debug_fd; /* where the debug console writes */
     struct block_engine *engine;
     struct block *disk[VM_DISKS];

@@ -110,6 +110,8 @@ static const struct rule rules[] = {
     {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP, NULL}, {SCMP_SYS(shutdown), LOOP | IO, NULL},
     /* the control socket */
     {SCMP_SYS(sendmsg), LOOP, NULL}, {SCMP_SYS(recvmsg), LOOP, NULL}, {SCMP_SYS(getsockopt), LOOP, peer_credentials},
+    /* a console's log that has become too long */
+    {SCMP_SYS(ftruncate), LOOP, NULL},
     /* the user-mode network: in the loop, or in the vCPU that sends */
     {SCMP_SYS(sendto), LOOP | CPU | NET, NULL}, {SCMP_SYS(sendmsg), CPU | NET, NULL},
     {SCMP_SYS(recvfrom), LOOP | CPU | NET, NULL}, {SCMP_SYS(recvmsg), CPU | NET, NULL},

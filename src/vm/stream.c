@@ -10,6 +10,8 @@
  */
 #include "vm/stream.h"
 
+#include "vm/stream_client.h"
+#include "vm/stream_log.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
@@ -31,6 +33,9 @@ struct stream {
     struct chardev dev;
     struct loop *loop;
     struct loop_fd in, out, listener;
+    struct stream_log log; /* fd -1: output goes to `out`, if anywhere */
+    struct stream_clients clients;
+    enum vm_serial_kind kind;
     bool in_polls, out_polls; /* epoll takes the descriptor; files and /dev/null it does not */
     struct stream_keys keys;
     bool escaped;  /* Ctrl-A was typed */
@@ -74,11 +79,12 @@ static size_t stream_write(struct chardev *c, const u8 *buf, size_t len)
     return n;
 }
 
-static void drop_output(struct stream *s, bool deaf)
+/* Throws away what waits; from now on all of it, while nobody is there to read it. */
+static void drop_output(struct stream *s)
 {
     pthread_mutex_lock(&s->lock);
     s->used = 0;
-    s->deaf = deaf;
+    s->deaf = s->out.fd < 0 && s->log.fd < 0 && !s->clients.first;
     s->flushing = false;
     pthread_mutex_unlock(&s->lock);
 }
@@ -107,17 +113,47 @@ static void take(struct stream *s, size_t n)
         s->dev.front.writable(s->dev.front.opaque);
 }
 
-/* Writes one chunk: 1 = go on, 0 = nothing waits, -errno. */
+static void close_watched(struct stream *s, struct loop_fd *f)
+{
+    if (f->added)
+        loop_remove(s->loop, f);
+    if (f->fd >= 0)
+        close(f->fd);
+    f->fd = -1;
+}
+
+/* The reader has gone, or the disk is full: the guest goes on without it. */
+static void give_up_output(struct stream *s)
+{
+    close_watched(s, &s->out);
+    s->out_polls = false;
+    if (s->log.fd >= 0)
+        close(s->log.fd);
+    s->log.fd = -1;
+}
+
+/* Writes one chunk: 1 = go on, 0 = nothing waits, -EAGAIN: `out` takes no more now. */
 static int write_chunk(struct stream *s)
 {
     u8 buf[CHUNK];
     size_t len = peek(s, buf);
+    ssize_t n = (ssize_t)len;
 
     if (!len)
         return 0;
-    ssize_t n = write(s->out.fd, buf, len);
-    if (n < 0)
-        return errno == EINTR ? 1 : -errno;
+    if (s->log.fd >= 0 && stream_log_write(&s->log, buf, len))
+        give_up_output(s);
+    if (s->out.fd >= 0)
+        n = write(s->out.fd, buf, len);
+    if (n < 0 && errno == EINTR)
+        return 1;
+    if (n < 0 && errno == EAGAIN)
+        return -EAGAIN;
+    if (n < 0) {
+        give_up_output(s);
+        n = (ssize_t)len;
+    }
+    stream_clients_put(&s->clients, buf, (size_t)n);
     take(s, (size_t)n);
     return 1;
 }
@@ -128,18 +164,16 @@ static void flush(void *opaque)
     struct stream *s = opaque;
     int rc;
 
-    if (s->out.fd < 0) {
-        drop_output(s, true);
-        return;
-    }
     while ((rc = write_chunk(s)) > 0)
         ;
-    bool wait = rc == -EAGAIN && s->out_polls;
-    if (rc < 0 &&
-        !wait) /* the reader has gone, or the disk is full: the guest goes on without it */
-        drop_output(s, true);
+    if (s->out.fd < 0 && s->log.fd < 0 && !s->clients.first)
+        drop_output(s);
+    if (rc == -EAGAIN && !s->out_polls) { /* epoll does not take it, so we cannot wait for it */
+        give_up_output(s);
+        drop_output(s);
+    }
     if (s->out_polls)
-        loop_modify(s->loop, &s->out, wait ? EPOLLOUT : 0);
+        loop_modify(s->loop, &s->out, rc == -EAGAIN ? EPOLLOUT : 0);
 }
 
 static void output_ready(void *opaque, u32 events)
@@ -147,9 +181,8 @@ static void output_ready(void *opaque, u32 events)
     struct stream *s = opaque;
 
     if ((events & (EPOLLERR | EPOLLHUP)) && !(events & EPOLLOUT)) {
-        loop_remove(s->loop, &s->out); /* it would be reported for ever */
-        s->out_polls = false;
-        drop_output(s, true);
+        give_up_output(s); /* it would be reported for ever */
+        drop_output(s);
         return;
     }
     flush(s);
@@ -195,23 +228,33 @@ static int read_input(struct stream *s)
     return 1;
 }
 
+/* Gives the front what was read; true: it is full. */
+static bool push_input(struct stream *s)
+{
+    if (!s->dev.front.receive)
+        return true;
+    if (!s->input_len)
+        return false;
+    size_t n = s->dev.front.receive(s->dev.front.opaque, s->input, s->input_len);
+    s->input_len -= n;
+    memmove(s->input, s->input + n, s->input_len);
+    return s->input_len != 0;
+}
+
 /* Main loop: gives the front what was read, reads on as long as it takes all. */
 static void feed(void *opaque)
 {
     struct stream *s = opaque;
-    bool full = !s->dev.front.receive;
+    bool full = push_input(s);
 
     /* One round for a descriptor that epoll watches: it comes back by itself and others get their turn. */
     while (!full && read_input(s)) {
-        size_t n =
-            s->input_len ? s->dev.front.receive(s->dev.front.opaque, s->input, s->input_len) : 0;
-
-        full = n < s->input_len;
-        s->input_len -= n;
-        memmove(s->input, s->input + n, s->input_len);
+        full = push_input(s);
         if (s->in_polls)
             break;
     }
+    if (!full)
+        stream_clients_resume(&s->clients);
     if (!s->in_polls || full == !s->in.added)
         return;
     /* Taken out of the loop while the front is full: a hang-up would be reported for ever. */
@@ -219,6 +262,24 @@ static void feed(void *opaque)
         loop_remove(s->loop, &s->in);
     else if (loop_add(s->loop, &s->in, NULL))
         disconnect(s);
+}
+
+/* A client typed. What was read before it goes first. */
+static size_t client_typed(void *opaque, const u8 *buf, size_t len)
+{
+    struct stream *s = opaque;
+
+    if (s->input_len || !s->dev.front.receive)
+        return 0;
+    return s->dev.front.receive(s->dev.front.opaque, buf, len);
+}
+
+static void client_left(void *opaque)
+{
+    struct stream *s = opaque;
+
+    if (s->out.fd < 0 && s->log.fd < 0 && !s->clients.first)
+        drop_output(s);
 }
 
 static void input_ready(void *opaque, u32 events)
@@ -265,18 +326,9 @@ static int start_io(struct stream *s, struct err *err)
     if (!rc && s->out.fd >= 0)
         rc = watch(s, &s->out, 0, output_ready, &s->out_polls, err);
     pthread_mutex_lock(&s->lock);
-    s->deaf = s->out.fd < 0;
+    s->deaf = s->out.fd < 0 && s->log.fd < 0;
     pthread_mutex_unlock(&s->lock);
     return rc;
-}
-
-static void close_watched(struct stream *s, struct loop_fd *f)
-{
-    if (f->added)
-        loop_remove(s->loop, f);
-    if (f->fd >= 0)
-        close(f->fd);
-    f->fd = -1;
 }
 
 /* The other side has ended: for good, or until the next one connects. */
@@ -290,7 +342,7 @@ static void disconnect(struct stream *s)
     close_watched(s, &s->out);
     s->out_polls = false;
     s->input_len = 0;
-    drop_output(s, true);
+    drop_output(s);
 }
 
 static void connection_ready(void *opaque, u32 events)
@@ -382,7 +434,7 @@ static int open_kind(struct stream *s, const struct vm_serial_config *config, st
     case VM_SERIAL_UNIX:
         return open_unix(s, config->path, err);
     case VM_SERIAL_LOG:
-        return open_file(s, config->path, err);
+        return stream_log_open(config->path, &s->log, err);
     case VM_SERIAL_NULL:
         s->deaf = true;
         return 0;
@@ -400,7 +452,10 @@ int stream_open(const struct vm_serial_config *config, struct loop *loop,
     s->dev.write = stream_write;
     s->dev.accept_input = stream_accept_input;
     s->loop = loop;
-    s->in.fd = s->out.fd = s->listener.fd = -1;
+    s->kind = config->kind;
+    s->in.fd = s->out.fd = s->listener.fd = s->log.fd = -1;
+    s->clients = (struct stream_clients){
+        .loop = loop, .typed = client_typed, .left = client_left, .opaque = s};
     if (keys && config->kind == VM_SERIAL_STDIO && isatty(STDIN_FILENO))
         s->keys = *keys;
     pthread_mutex_init(&s->lock, NULL);
@@ -414,6 +469,21 @@ int stream_open(const struct vm_serial_config *config, struct loop *loop,
     return 0;
 }
 
+int stream_attach(struct stream *s, int fd, bool readonly)
+{
+    int rc = stream_clients_add(&s->clients, fd, readonly);
+
+    pthread_mutex_lock(&s->lock);
+    s->deaf &= rc != 0;
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+enum vm_serial_kind stream_kind(const struct stream *s)
+{
+    return s->kind;
+}
+
 void stream_close(struct stream *s)
 {
     int rc = 1;
@@ -421,15 +491,16 @@ void stream_close(struct stream *s)
     if (!s)
         return;
     s->dev.front = (struct chardev_front){0};
-    while (s->out.fd >= 0 && rc > 0) {
+    while (rc > 0) {
         struct pollfd p = {.fd = s->out.fd, .events = POLLOUT};
 
         rc = write_chunk(s);
         if (rc == -EAGAIN && poll(&p, 1, CLOSE_MS) > 0 && (p.revents & POLLOUT))
             rc = 1;
     }
+    stream_clients_close(&s->clients);
     close_watched(s, &s->in);
-    close_watched(s, &s->out);
+    give_up_output(s);
     close_watched(s, &s->listener);
     pthread_mutex_destroy(&s->lock);
     free(s->ring);

@@ -78,3 +78,56 @@ load guests
     trapeze rm web
     [ -z "$(ls -A "$TRAPEZE_ROOT/guests")" ]
 }
+
+@test "rename: every verb knows the new name; a wrong or taken one is refused" {
+    guest b --name one
+    guest b --name two
+    refuses 4 "another guest is called 'two'" "$TRAPEZE" rename one two
+    refuses 4 "'-x' cannot be a name" "$TRAPEZE" rename one -- -x
+    refuses 4 "cannot be a name" "$TRAPEZE" rename one "a b"
+    refuses 2 "it takes 2 operands, and there are 1" "$TRAPEZE" rename one
+    refuses 2 "'c' is too many" "$TRAPEZE" rename a b c
+    trapeze rename one three
+    [ "$(state three)" = running ]
+    trapeze kill three
+    refuses 4 "there is no guest 'one'" "$TRAPEZE" kill one
+}
+
+@test "wait: until the end, with its status" {
+    guest d --name chosen
+    run timeout 60 "$TRAPEZE" wait chosen
+    [ "$status" -eq 43 ]
+    [ "$output" = 43 ]
+    guest b --name busy
+    timeout 60 "$TRAPEZE" wait busy >"$BATS_TEST_TMPDIR/waited" &
+    waiter=$!
+    guest p --name off
+    trapeze wait off
+    [ "$output" = 0 ]
+    [ ! -s "$BATS_TEST_TMPDIR/waited" ]
+    trapeze kill busy
+    run wait "$waiter"
+    [ "$(cat "$BATS_TEST_TMPDIR/waited")" = 10 ]
+    run --separate-stderr "$TRAPEZE" wait off chosen busy
+    [ "$status" -eq 43 ]
+    [ "$output" = "0
+43
+10" ]
+}
+
+@test "start: the same guest again, also from another folder" {
+    cd "$BATS_TEST_TMPDIR"
+    truncate -s 1M disk
+    guest p --name web --disk disk
+    until_is ended state web
+    cd /
+    run --separate-stderr "$TRAPEZE" start web
+    echo "$output; $stderr"
+    [ "$output" = "$ID" ]
+    until_is ended state web
+    guest b --name busy
+    refuses 4 "trapeze start: busy: it runs already" "$TRAPEZE" start busy
+    rm "$BATS_TEST_TMPDIR/disk"
+    refuses 4 "$BATS_TEST_TMPDIR/disk" "$TRAPEZE" start web
+    [ "$("$TRAPEZE" ps -a --format json | jq -r '.[] | select(.name == "web") | "\(.state) \(.status)"')" = "ended 4" ]
+}

@@ -1,0 +1,68 @@
+/* `trapeze start`: guests that have ended run again, in the background, as they were configured. */
+#include "cmd/guests.h"
+
+#include "cmd/launch.h"
+#include "vm/option.h"
+#include <errno.h>
+#include <stdlib.h>
+#include <string.h>
+
+static int start(const struct guest_args *a, struct record *record, struct err *err)
+{
+    struct vm_config c;
+    struct launch l = {
+        .verb = "start", .config = &c, .named = true, .background = true, .again = record};
+
+    if (record->state == RECORD_RUNNING)
+        return err_set(err, EBUSY, "it runs already");
+    vm_config_init(&c);
+    int rc = vm_options_read(&c, record->config, err);
+    snprintf(c.name, sizeof(c.name), "%s", record->name);
+    c.root = a->root ? strdup(a->root) : NULL;
+    if (c.serial.kind == VM_SERIAL_STDIO) /* it ran in the foreground */
+        c.serial.kind = c.console.kind == VM_SERIAL_LOG ? VM_SERIAL_NULL : VM_SERIAL_LOG;
+    if (!rc)
+        rc = vm_config_check(&c, err);
+    int status = rc ? 0 : launch(&l);
+    vm_config_fini(&c);
+    if (rc)
+        return err_wrap(err, "its record");
+    return status ? -ECANCELED : 0; /* launch() has said why */
+}
+
+static int run(const struct verb *self, char **argv)
+{
+    struct guest_args a = {.min = 1, .max = SIZE_MAX};
+    int status = guest_args_read(&a, self, argv);
+    struct host h;
+
+    if (status >= 0)
+        return status;
+    for (size_t i = 0; i < a.count; i++) {
+        struct record record = {0};
+        struct err err = ERR_INIT;
+
+        /* Closed before the machine is made: it must not inherit the records. */
+        if ((status = guest_host_open(&h, &a, self)))
+            break;
+        int rc = host_find(&h, a.guests[i], &record, &err);
+        host_close(&h);
+        if (!rc && (rc = start(&a, &record, &err)) && err.code)
+            err_wrap(&err, "%s", record.name);
+        if (rc && err.code)
+            guest_complain(self, &err);
+        if (rc)
+            status = STATUS_HOST;
+        record_fini(&record);
+    }
+    return status;
+}
+
+const struct verb verb_start = {
+    .name = "start",
+    .operands = "GUEST...",
+    .summary = "Start guests again that have ended",
+    .options = guest_only_options,
+    .notes = "Each runs in the background, with the options it was started with first.\n",
+    .run = run,
+};
