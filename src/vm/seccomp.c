@@ -88,6 +88,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(clock_gettime), ALL, NULL}, {SCMP_SYS(clock_getres), ALL, NULL}, {SCMP_SYS(gettimeofday), ALL, NULL},
     {SCMP_SYS(time), ALL, NULL}, {SCMP_SYS(clock_nanosleep), ALL, NULL}, {SCMP_SYS(nanosleep), ALL, NULL},
     {SCMP_SYS(getrandom), ALL, NULL}, {SCMP_SYS(exit), ALL, NULL}, {SCMP_SYS(exit_group), ALL, NULL},
+    {SCMP_SYS(sched_getaffinity), ALL, NULL}, /* malloc() of many threads counts processors */
     {SCMP_SYS(restart_syscall), ALL, NULL}, {SCMP_SYS(gettid), ALL, NULL}, {SCMP_SYS(getpid), ALL, NULL},
     /* signals, to ourselves only (tgkill: see add_tgkill) */
     {SCMP_SYS(rt_sigreturn), ALL, NULL}, {SCMP_SYS(rt_sigprocmask), ALL, NULL}, {SCMP_SYS(rt_sigaction), ALL, NULL},

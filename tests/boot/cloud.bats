@@ -19,6 +19,15 @@ setup_file() {
     passes 4 ""
 }
 
+@test "cloud kernel, 32 processors" {
+    passes 32 ""
+}
+
+@test "cloud kernel, 64 GiB that the host need not have" {
+    boot 0 2 "quiet trapeze.check trapeze.cpus=2 trapeze.memory=65536" --memory 64G
+    [[ $output == *"self-check: all passed"* ]]
+}
+
 @test "cloud kernel, every mitigation on" {
     passes 2 "pti=on spectre_v2=on spec_store_bypass_disable=on l1tf=full mds=full"
 }

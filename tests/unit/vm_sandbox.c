@@ -2,6 +2,7 @@
 #include "unit.h"
 
 #include "vm/sandbox.h"
+#include <errno.h>
 #include <fcntl.h>
 #include <sched.h>
 #include <signal.h>
@@ -133,6 +134,9 @@ static int probe_daily_work(void)
         madvise(p, 8192, MADV_DONTNEED) || munmap(p, 8192))
         return REFUSED;
     sched_yield();
+    /* malloc() asks for it when more threads than usual want memory at once */
+    if (syscall(SYS_sched_getaffinity, 0, sizeof(now), &now) < 0 && errno != EINVAL)
+        return REFUSED;
     return clock_gettime(CLOCK_MONOTONIC, &now) ? REFUSED : ALLOWED;
 }
 
