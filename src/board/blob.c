@@ -24,7 +24,8 @@ static void set_name(struct blob *b, const char *path)
 
 int blob_open(struct blob *b, const char *path, struct err *err)
 {
-    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC);
+    /* Not to wait for the other end of a pipe, which is refused anyway. */
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     struct stat st;
 
     if (fd < 0 || fstat(fd, &st))

@@ -38,6 +38,7 @@ enum {
     ZP_RAMDISK_SIZE_HIGH = 0x0c4,
     ZP_E820_ENTRIES = 0x1e8,
     ZP_SETUP_SECTS = 0x1f1,
+    ZP_SYSSIZE = 0x1f4,
     ZP_BOOT_FLAG = 0x1fe,
     ZP_JUMP = 0x201,
     ZP_VERSION = 0x206,
@@ -95,12 +96,17 @@ static int bad(const struct blob *k, struct err *err, const char *what)
 
 static int check_sizes(const struct blob *k, struct bzimage *z, struct err *err)
 {
-    u64 sectors = get(z->header, ZP_SETUP_SECTS, 1);
+    u64 sectors = get(z->header, ZP_SETUP_SECTS, 1), said = get(z->header, ZP_SYSSIZE, 4) * 16;
 
     z->kernel = ((sectors ? sectors : 4) + 1) * SECTOR;
     if (z->kernel >= k->len)
         return bad(k, err, "the setup part is as long as the file");
     z->kernel_len = k->len - z->kernel;
+    if (z->kernel_len < said) /* more is usual: a signature */
+        return err_set(err, EINVAL,
+                       "%s: bzImage: is cut off; its header speaks of %" PRIu64 " bytes, %" PRIu64
+                       " are there",
+                       k->name, z->kernel + said, k->len);
     if (z->init_size > INIT_SIZE_MAX)
         return bad(k, err, "init_size is above 1 GiB");
     /* the decompressor runs in this memory: it cannot be less than what is loaded */

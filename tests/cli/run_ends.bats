@@ -71,6 +71,10 @@ finishes() { # finishes STATUS LETTER ARGUMENT...
     refuses 4 "/nonexistent" timeout 30 "$TRAPEZE" run "$ENDS" --debug-console 0xe9,file=/nonexistent/file --net none
     refuses 4 "--net" timeout 30 "$TRAPEZE" run "$ENDS" --net tap,ifname=nonexistent0
     refuses 4 "/dev/null" timeout 30 "$TRAPEZE" run /dev/null --net none
+    mkfifo "$BATS_TEST_TMPDIR/pipe"
+    refuses 4 "is not a regular file" timeout -k 5 30 "$TRAPEZE" run "$BATS_TEST_TMPDIR/pipe" --net none
+    refuses 4 "is not a regular file" timeout -k 5 30 "$TRAPEZE" run "$ENDS" -i "$BATS_TEST_TMPDIR/pipe" --net none
+    refuses 4 "pipe" timeout -k 5 30 "$TRAPEZE" run "$ENDS" --disk "$BATS_TEST_TMPDIR/pipe" --net none
 }
 
 @test "an accelerator that does not work here says why" {

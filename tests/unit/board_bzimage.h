@@ -16,6 +16,7 @@ static inline void make_bzimage(struct image *i)
 {
     i->len = 0;
     image_put(i, 0x1f1, 4, 1);
+    image_put(i, 0x1f4, 0, 4);
     image_put(i, 0x1fe, 0xaa55, 2);
     image_put(i, 0x200, 0x66eb, 2);
     memcpy(i->bytes + 0x202, "HdrS", 4);

@@ -191,11 +191,12 @@ static void test_hostile_headers(void **state)
         unsigned bytes;
         int rc;
     } damage[] = {
-        {0x1f1, 255, 1, -EINVAL},   /* setup_sects: the whole file and more */
-        {0x206, 0x20b, 2, -EINVAL}, /* version */
-        {0x211, 0, 1, -EINVAL},     /* not loaded high */
-        {0x236, 0, 2, -EINVAL},     /* no 64-bit entry */
-        {0x230, 0, 4, -EINVAL},     /* alignment */
+        {0x1f1, 255, 1, -EINVAL},     /* setup_sects: the whole file and more */
+        {0x1f4, 0x10000, 4, -EINVAL}, /* syssize: more than is there */
+        {0x206, 0x20b, 2, -EINVAL},   /* version */
+        {0x211, 0, 1, -EINVAL},       /* not loaded high */
+        {0x236, 0, 2, -EINVAL},       /* no 64-bit entry */
+        {0x230, 0, 4, -EINVAL},       /* alignment */
         {0x230, 0x300000, 4, -EINVAL},
         {0x230, 0x80000000, 4, -EINVAL},
         {0x258, 0, 8, -EINVAL}, /* pref_address */
