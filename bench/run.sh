@@ -2,5 +2,9 @@
 # usage: bench/run.sh BUILD [options of run.py]: what `make bench` runs.
 set -eu
 build=$1
+here=$(dirname "$0")
 shift
-exec python3 "$(dirname "$0")/run.py" --build "$build" "$@"
+python3 "$here/run.py" --build "$build" "$@"
+if command -v qemu-img >/dev/null; then
+    python3 "$here/disk.py" --trapeze "$build/src/cmd/trapeze"
+fi
