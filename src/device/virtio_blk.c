@@ -11,6 +11,7 @@
  * for its head, and done again from the start when the machine goes on, here or where it was restored.
  */
 #include "device/virtio_blk.h"
+#include "block/throttle.h"
 #include "device/pci_host.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -68,6 +69,13 @@ struct blk {
     char id[ID_BYTES];
     struct virtio_blk_options options;
     struct blk_held held; /* each queue's words are protected by the queue's lock */
+    atomic_bool retrying; /* what was held is done again: it was counted */
+
+    bool has_timer;
+    struct timer refill;
+    pthread_mutex_t throttle_lock; /* protects the two below; taken last */
+    struct throttle throttle;
+    unsigned turn; /* the queue that is looked at first next time */
 };
 
 /* A request that the engine has, with its own copy of the chain. */
@@ -148,6 +156,7 @@ static void blk_resume(struct virtio *v)
 {
     struct blk *b = CONTAINER_OF(v, struct blk, v);
 
+    atomic_store(&b->retrying, true);
     for (unsigned i = 0; i < v->nqueues * HELD_WORDS; i++) {
         struct virtq *q = &v->queue[i / HELD_WORDS];
         u64 heads;
@@ -159,6 +168,7 @@ static void blk_resume(struct virtio *v)
         for (; heads; heads &= heads - 1)
             virtio_retry(v, q, (u16)(i % HELD_WORDS * 64 + (unsigned)__builtin_ctzll(heads)));
     }
+    atomic_store(&b->retrying, false);
 }
 
 static void blk_reset(struct virtio *v)
@@ -246,10 +256,44 @@ static s64 go_async(struct blk *b, struct virtq *q, const struct virtq_chain *c,
     return answer(c, status_of(rc));
 }
 
+/* --- limits --- */
+
+/* The queue is looked at again when there is something left. */
+static bool has_to_wait(struct blk *b, u64 bytes)
+{
+    s64 now, wait;
+
+    if (!b->has_timer || atomic_load(&b->retrying))
+        return false;
+    now = timerq_now(b->refill.q);
+    pthread_mutex_lock(&b->throttle_lock);
+    wait = throttle_take(&b->throttle, now, bytes);
+    pthread_mutex_unlock(&b->throttle_lock);
+    if (wait)
+        timer_arm(&b->refill, now + wait);
+    return wait != 0;
+}
+
+/* Each time another queue comes first, or one could take everything. */
+static void refilled(void *opaque)
+{
+    struct blk *b = opaque;
+    unsigned first;
+
+    pthread_mutex_lock(&b->throttle_lock);
+    first = b->turn++;
+    pthread_mutex_unlock(&b->throttle_lock);
+    for (unsigned i = 0; i < b->v.nqueues; i++)
+        virtio_poll(&b->v, &b->v.queue[(first + i) % b->v.nqueues]);
+}
+
 static s64 run(struct blk *b, struct virtq *q, const struct virtq_chain *c, struct block_req *r)
 {
-    int rc = block_try(b->disk, r);
+    int rc;
 
+    if (has_to_wait(b, r->op == BLOCK_READ || r->op == BLOCK_WRITE ? r->len : 0))
+        return VIRTIO_STOP;
+    rc = block_try(b->disk, r);
     if (rc == -EAGAIN)
         return go_async(b, q, c, r);
     return answer(c, status_of(rc));
@@ -353,6 +397,13 @@ static int blk_init(struct virtio *v, const void *options, struct err *err)
 
     b->disk = o->disk;
     b->options = *o;
+    b->throttle =
+        (struct throttle){.bytes_per_s = o->bytes_per_s, .requests_per_s = o->requests_per_s};
+    pthread_mutex_init(&b->throttle_lock, NULL);
+    if (throttle_is_on(&b->throttle)) {
+        timer_init(&b->refill, v->env.timers, refilled, b);
+        b->has_timer = true;
+    }
     if (o->serial && strlen(o->serial) > ID_BYTES)
         return err_set(err, EINVAL, "disk serial \"%s\" is longer than %d bytes", o->serial,
                        ID_BYTES);
@@ -389,6 +440,15 @@ static void blk_drain(struct virtio *v)
         block_drain(b->disk);
 }
 
+static void blk_fini(struct virtio *v)
+{
+    struct blk *b = CONTAINER_OF(v, struct blk, v);
+
+    if (b->has_timer)
+        timer_cancel(&b->refill);
+    blk_drain(v);
+}
+
 const struct virtio_type virtio_blk_type = {
     .name = "virtio-blk",
     .id = VIRTIO_ID_BLK,
@@ -404,5 +464,5 @@ const struct virtio_type virtio_blk_type = {
     .load = blk_load,
     .holds = true,
     .quiesce = blk_drain,
-    .fini = blk_drain,
+    .fini = blk_fini,
 };

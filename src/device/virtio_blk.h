@@ -15,6 +15,7 @@ struct virtio_blk_options {
     struct block *disk; /* outlives the device */
     const char *serial; /* up to 20 bytes, answers GET_ID; NULL: empty */
     unsigned queues;    /* 0: one per cpu, at most 4 */
+    u64 bytes_per_s, requests_per_s; /* 0: no limit */
     enum virtio_blk_on_error on_write, on_read;
     /* The host failed and the guest is not to know: the machine must be paused soon. What failed is done again when it is
      * resumed. error: errno. Any thread, the queue's lock held. False, or NULL: the guest gets the error. */

@@ -106,6 +106,8 @@ static int add_disk(struct vm *vm, const struct virtio_env *env, unsigned index,
         return rc;
     struct virtio_blk_options device = {.disk = vm->disk[index],
                                         .serial = *d->serial ? d->serial : NULL,
+                                        .bytes_per_s = d->bytes_per_s,
+                                        .requests_per_s = d->requests_per_s,
                                         .on_write = disk_error[d->werror],
                                         .on_read = disk_error[d->rerror],
                                         .stopped = vm_disk_stopped,

@@ -28,6 +28,7 @@ struct vm_disk_config {
     char format[8];                      /* "raw", "qcow2"; empty: raw */
     bool trust;                          /* the image may name files outside its folder */
     char serial[VM_DISK_SERIAL_LEN + 1]; /* empty: none */
+    u64 bytes_per_s, requests_per_s;     /* 0: no limit */
     enum vm_disk_error werror, rerror;   /* what becomes of writes and reads that the host cannot do */
 };
 

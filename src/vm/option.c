@@ -163,6 +163,10 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
 {
     if (!strncmp(item, "werror=", 7) || !strncmp(item, "rerror=", 7))
         return parse_disk_error(d, item, err);
+    if (!strncmp(item, "bps=", 4))
+        return value_size(item + 4, &d->bytes_per_s, err);
+    if (!strncmp(item, "iops=", 5))
+        return value_number(item + 5, 1, 1000000000, &d->requests_per_s, err);
     if (!strcmp(item, "ro")) {
         d->readonly = true;
         return 0;
@@ -178,7 +182,7 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
     if (strncmp(item, "serial=", 7))
         return err_set(err, EINVAL,
                        "'%s' is not known after the file; allowed: ro, format=raw, format=qcow2, trust, serial=TEXT, "
-                       "werror=WHAT, rerror=WHAT "
+                       "bps=SIZE, iops=N, werror=WHAT, rerror=WHAT "
                        "(a comma in a file name is written twice)",
                        item);
     if (!item[7] || strlen(item + 7) > VM_DISK_SERIAL_LEN)
@@ -191,7 +195,7 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
     return 0;
 }
 
-/* FILE[,ro][,format=FORMAT][,trust][,serial=TEXT][,werror=WHAT][,rerror=WHAT] */
+/* FILE[,ro][,format=FORMAT][,trust][,serial=TEXT][,bps=SIZE][,iops=N][,werror=WHAT][,rerror=WHAT] */
 static int parse_disk(struct vm_config *c, const char *value, struct err *err)
 {
     auto_free char *copy = strdup(value);
@@ -222,6 +226,12 @@ static void print_disk(const struct vm_config *c, FILE *out)
         value_quote(d->serial, serial, sizeof(serial));
         fprintf(out, "disk=%s%s%s%s%s%s%s", path, d->readonly ? ",ro" : "", *d->format ? ",format=" : "",
                 d->format, d->trust ? ",trust" : "", *serial ? ",serial=" : "", serial);
+        if (d->bytes_per_s) {
+            value_size_print(d->bytes_per_s, path, sizeof(path));
+            fprintf(out, ",bps=%s", path);
+        }
+        if (d->requests_per_s)
+            fprintf(out, ",iops=%llu", (unsigned long long)d->requests_per_s);
         if (d->werror != VM_DISK_ENOSPC)
             fprintf(out, ",werror=%s", disk_errors[d->werror]);
         if (d->rerror != VM_DISK_REPORT)

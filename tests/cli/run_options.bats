@@ -96,6 +96,8 @@ bad() { # bad TEXT ARGUMENT...
     dumps disk=a,ro,format=qcow2,trust,serial=S1 --disk a,trust,serial=S1,format=qcow2,ro
     dumps disk=a,werror=stop,rerror=stop --disk a,rerror=stop,werror=stop
     dumps disk=a --disk a,rerror=report,werror=enospc
+    dumps disk=a,bps=10M,iops=500 --disk a,iops=500,bps=10M
+    bad "iops" --disk a,iops=0
     dumps disk=a,format=raw --disk a,format=raw
     bad "'format=vmdk' is not known" --disk a,format=vmdk
     dumps disk=a --disk a --disk b
