@@ -386,7 +386,10 @@ static int start(struct exec *x, struct err *err)
         return -err->code;
     if (x->o.pidfd_socket && create_send_pidfd(x->o.pidfd_socket, x->pid, err) < 0)
         return -err->code;
-    sync_send(x->sync, SYNC_GO, 0, NULL, -1);
+    rc = sync_send(x->sync, SYNC_GO, 0, NULL, -1);
+    /* One that is gone already has said why; one that cannot be reached would wait for ever, and we for it. */
+    if (rc < 0 && rc != -EPIPE)
+        return err_sys(err, -rc, "talk to the process");
     state = state_to_json(&x->state, STATUS_RUNNING);
     rc = start_listen(x->sync, &x->seccomp, state, x->pid, err);
     json_object_put(state);

@@ -34,7 +34,9 @@ int start_listen(int sock, const struct seccomp_prog *prog, json_t *state, int p
             close(fd);
             if (rc < 0)
                 return rc;
-            sync_send(sock, SYNC_GO, 0, NULL, -1);
+            rc = sync_send(sock, SYNC_GO, 0, NULL, -1);
+            if (rc < 0 && rc != -EPIPE)
+                return err_sys(err, -rc, "talk to the container's process");
         }
     }
 }

@@ -21,7 +21,11 @@ teardown() { oci_teardown; }
 count_calls() {
     strace -qq -o "$WORK/trace" "$@" </dev/null >/dev/null 2>&1
     oci delete --force "$ID"
-    sed -E 's/^([0-9]+) +/\1 /; t; s/^/0 /' "$WORK/trace" | awk '{ sub(/\(.*/, "", $2); if ($2 ~ /^[a-z_0-9]+$/) n[$1 " " $2]++ }
+    calls_of "$WORK/trace"
+}
+
+calls_of() {
+    sed -E 's/^([0-9]+) +/\1 /; t; s/^/0 /' "$1" | awk '{ sub(/\(.*/, "", $2); if ($2 ~ /^[a-z_0-9]+$/) n[$1 " " $2]++ }
          END { for (k in n) { split(k, p, " "); if (n[k] > m[p[2]]) m[p[2]] = n[k] }; for (c in m) print c, m[c] }' |
         grep -vE '^(close|exit|exit_group|execve|execveat|brk|mmap|munmap|mprotect|arch_prctl|set_tid_address|set_robust_list|rseq|prlimit64|readlink|getrandom|rt_sigreturn|restart_syscall|vfork|fork) ' | sort
 }
@@ -69,6 +73,23 @@ each_call() {
 @test "every call of init fails with EIO" {
     args true
     each_call error=EIO no -f "$OCI" --root "$ROOT" run -b "$BUNDLE" "$ID"
+}
+
+@test "every call of exec fails with EIO: it ends, and the container goes on" {
+    local i=0 name count
+    args sleep 1000
+    oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+    strace -f -qq -o "$WORK/trace" "$OCI" --root "$ROOT" exec "$ID" /bin/true
+    while read -r name count; do
+        for n in $(seq "$count"); do
+            i=$((i + 1))
+            [ $((i % STRIDE)) = 0 ] || continue
+            timeout 20 strace -f -qq -o /dev/null -e trace="$name" -e inject="$name:error=EIO:when=$n" \
+                "$OCI" --root "$ROOT" exec "$ID" /bin/true </dev/null >"$WORK/out" 2>&1 3>&- || [ $? != 124 ] ||
+                { echo "$name $n: hangs: $(cat "$WORK/out")"; return 1; }
+        done
+    done < <(calls_of "$WORK/trace" | grep -v '^wait4 ') # failing for ever where the kernel never does
+    [ "$(oci exec "$ID" echo still here)" = 'still here' ]
 }
 
 @test "the runtime is killed at every call of create" {
