@@ -7,7 +7,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -46,13 +45,6 @@ static size_t shared_options(struct criu_opts *c, struct option *opts)
     return ARRAY_LEN(all);
 }
 
-static void add(struct runtime *rt, struct strv *args, const char *word, const char *value)
-{
-    pool_strv_add(&rt->pool, args, (char *)word);
-    if (value)
-        pool_strv_add(&rt->pool, args, (char *)value);
-}
-
 /* Where the three standard descriptors of the process lead, as a JSON list. */
 static int save_descriptors(const struct state *st, const char *images, struct err *err)
 {
@@ -78,47 +70,61 @@ static int save_descriptors(const struct state *st, const char *images, struct e
     return rc < 0 ? err_sys(err, -rc, "write " DESCRIPTORS) : 0;
 }
 
+/* "ADDRESS:PORT" */
+static int add_page_server(struct proto *opts, struct runtime *rt, const char *text,
+                           struct err *err)
+{
+    const char *colon = strrchr(text, ':');
+    unsigned long port = colon ? strtoul(colon + 1, NULL, 10) : 0;
+    struct proto ps = {0};
+
+    if (!port || port > 65535)
+        return err_set(err, EINVAL, "--page-server: \"%s\" is no ADDRESS:PORT", text);
+    proto_str(&ps, 1, pool_fmt(&rt->pool, "%.*s", (int)(colon - text), text));
+    proto_u64(&ps, 2, port);
+    proto_msg(opts, CRIU_OPT_PAGE_SERVER, &ps);
+    proto_fini(&ps);
+    return 0;
+}
+
+static int describe_dump(struct criu_request *r, struct runtime *rt, const struct state *st,
+                         const struct criu_opts *c, struct err *err)
+{
+    const struct cgroup_dir *freezer = cgroup_find(&st->cgroup, "freezer");
+
+    proto_u64(&r->opts, CRIU_OPT_PID, (u64)st->pid);
+    proto_str(&r->opts, CRIU_OPT_ROOT, st->rootfs);
+    if (c->leave_running || c->pre_dump)
+        proto_u64(&r->opts, CRIU_OPT_LEAVE_RUNNING, true);
+    if (c->pre_dump || c->parent_path)
+        proto_u64(&r->opts, CRIU_OPT_TRACK_MEM, true);
+    proto_str(&r->opts, CRIU_OPT_PARENT, c->parent_path);
+    if (c->status_fd)
+        proto_u64(&r->opts, CRIU_OPT_STATUS_FD, strtoul(c->status_fd, NULL, 10));
+    /* Engines pause first; CRIU can only take a frozen group that it knows of, and thaws it when done. */
+    freezer = freezer ? freezer : cgroup_v2(&st->cgroup);
+    if (freezer)
+        proto_str(&r->opts, CRIU_OPT_FREEZE, freezer->path);
+    return c->page_server ? add_page_server(&r->opts, rt, c->page_server, err) : 0;
+}
+
 static int dump(struct runtime *rt, struct state *st, const struct spec *s,
                 const struct criu_opts *c, struct err *err)
 {
-    const char *criu = NULL, *images = c->image_path ? c->image_path : "checkpoint";
-    const struct cgroup_dir *freezer;
-    struct strv args = {0};
-    char *colon;
+    const char *images = c->image_path ? c->image_path : "checkpoint";
+    struct criu_request r;
+    int rc;
 
-    if (criu_find(rt, &criu, err) < 0)
+    if (criu_check(rt, c, err) < 0 || criu_begin(&r, c, "dump.log", err) < 0)
         return -err->code;
-    add(rt, &args, criu, c->pre_dump ? "pre-dump" : "dump");
-    add(rt, &args, "-t", pool_fmt(&rt->pool, "%d", st->pid));
-    if (criu_add_options(rt, c, &args, err) < 0)
-        return -err->code;
-    add(rt, &args, "-o", "dump.log");
-    add(rt, &args, "--root", st->rootfs);
-    if (c->leave_running || c->pre_dump)
-        add(rt, &args, "--leave-running", NULL);
-    if (c->pre_dump || c->parent_path)
-        add(rt, &args, "--track-mem", NULL);
-    if (c->parent_path)
-        add(rt, &args, "--prev-images-dir", c->parent_path);
-    if (c->lazy_pages)
-        add(rt, &args, "--lazy-pages", NULL);
-    if (c->status_fd)
-        add(rt, &args, "--status-fd", c->status_fd);
-    if (c->page_server && (colon = strrchr((char *)c->page_server, ':'))) {
-        add(rt, &args, "--page-server", NULL);
-        add(rt, &args, "--address",
-            pool_fmt(&rt->pool, "%.*s", (int)(colon - c->page_server), c->page_server));
-        add(rt, &args, "--port", colon + 1);
-    }
-    /* Engines pause first; CRIU can only take a frozen group that it knows of, and thaws it when done. */
-    freezer = cgroup_find(&st->cgroup, "freezer");
-    freezer = freezer ? freezer : cgroup_v2(&st->cgroup);
-    if (freezer)
-        add(rt, &args, "--freeze-cgroup", freezer->path);
-    criu_add_mounts(rt, st, s, false, &args);
-    if (!c->pre_dump && save_descriptors(st, images, err) < 0)
-        return -err->code;
-    return criu_run(&args, c->work_path ? c->work_path : images, "dump.log", err);
+    rc = describe_dump(&r, rt, st, c, err);
+    criu_add_mounts(&r, rt, st, s, false);
+    if (rc == 0 && !c->pre_dump)
+        rc = save_descriptors(st, images, err);
+    if (rc == 0)
+        rc = criu_call(rt, c->pre_dump ? CRIU_PRE_DUMP : CRIU_DUMP, &r, NULL, err);
+    criu_end(&r);
+    return rc;
 }
 
 int verb_checkpoint(struct runtime *rt, int argc, char **argv, struct err *err)
@@ -167,7 +173,7 @@ int verb_checkpoint(struct runtime *rt, int argc, char **argv, struct err *err)
 }
 
 /* A pipe or socket of the old container becomes what we have now on the same descriptor. */
-static void add_streams(struct runtime *rt, const char *images, struct strv *args)
+static void add_streams(struct criu_request *r, struct runtime *rt, const char *images)
 {
     struct err ignored = ERR_INIT;
     json_t *arr = NULL;
@@ -176,23 +182,28 @@ static void add_streams(struct runtime *rt, const char *images, struct strv *arg
         return;
     for (size_t i = 0; i < 3 && i < json_len(arr); i++) {
         const char *old = json_object_get_string(json_at(arr, i));
+        struct proto fd = {0};
 
-        if (old && strncmp(old, "pipe:", 5) == 0)
-            add(rt, args, "--inherit-fd", pool_fmt(&rt->pool, "fd[%zu]:%s", i, old));
+        if (!old || strncmp(old, "pipe:", 5) != 0)
+            continue;
+        proto_str(&fd, 1, old);
+        proto_u64(&fd, 2, i);
+        proto_msg(&r->opts, CRIU_OPT_INHERIT_FD, &fd);
+        proto_fini(&fd);
     }
     json_object_put(arr);
 }
 
-static void add_cgroup_roots(struct creation *c, struct strv *args)
+static void add_cgroup_roots(struct criu_request *r, const struct cgroup *cg)
 {
-    const struct cgroup *cg = &c->state.cgroup;
-
     for (size_t i = 0; i < cg->n; i++) {
         const struct cgroup_dir *d = &cg->dirs[i];
-        const char *rel = d->path + strlen(d->mount);
+        struct proto root = {0};
 
-        add(c->rt, args, "--cgroup-root",
-            d->controllers[0] ? pool_fmt(&c->rt->pool, "%s:%s", d->controllers, rel) : rel);
+        proto_str(&root, 1, d->controllers[0] ? d->controllers : NULL);
+        proto_str(&root, 2, d->path + strlen(d->mount));
+        proto_msg(&r->opts, CRIU_OPT_CGROUP_ROOT, &root);
+        proto_fini(&root);
     }
 }
 
@@ -209,56 +220,38 @@ static int mount_root(struct creation *c, const char **ret, struct err *err)
     return 0;
 }
 
-static int read_pid(const char *path)
+static int run_restore(struct creation *c, const struct criu_opts *o, const char *root,
+                       struct err *err)
 {
-    char text[16];
+    struct criu_request r;
+    int rc = criu_begin(&r, o, "restore.log", err);
 
-    return file_read_at(AT_FDCWD, path, text, sizeof(text)) > 0 ? (int)strtol(text, NULL, 10) : -1;
-}
-
-static int run_restore(struct creation *c, const struct criu_opts *o, const char *criu,
-                       const char *root, struct err *err)
-{
-    const char *images = o->image_path ? o->image_path : "checkpoint";
-    char *pid_file = pool_fmt(&c->rt->pool, "%s/%s/criu.pid", c->state.root, c->state.id);
-    struct runtime *rt = c->rt;
-    struct strv args = {0};
-
-    add(rt, &args, criu, "restore");
-    if (criu_add_options(rt, o, &args, err) < 0)
-        return -err->code;
-    add(rt, &args, "-o", "restore.log");
-    add(rt, &args, "-d", NULL);
-    add(rt, &args, "--root", root);
-    add(rt, &args, "--pidfile", pid_file);
-    if (o->lazy_pages)
-        add(rt, &args, "--lazy-pages", NULL);
-    if (o->lsm_profile)
-        add(rt, &args, "--lsm-profile", o->lsm_profile);
-    if (o->lsm_mount_context)
-        add(rt, &args, "--lsm-mount-context", o->lsm_mount_context);
-    add_cgroup_roots(c, &args);
-    criu_add_mounts(rt, &c->state, &c->spec, true, &args);
-    add_streams(rt, images, &args);
-    unlink(pid_file);
-    if (criu_run(&args, o->work_path ? o->work_path : images, "restore.log", err) < 0)
-        return -err->code;
-    c->pid = read_pid(pid_file);
-    return c->pid > 0 ? 0 : err_set(err, EIO, "criu did not tell the pid of the restored process");
+    if (rc < 0)
+        return rc;
+    proto_str(&r.opts, CRIU_OPT_ROOT, root);
+    proto_u64(&r.opts, CRIU_OPT_SIBLING, true); /* the service's sibling is our child */
+    proto_str(&r.opts, CRIU_OPT_LSM_PROFILE, o->lsm_profile);
+    proto_str(&r.opts, CRIU_OPT_LSM_MOUNT_CONTEXT, o->lsm_mount_context);
+    add_cgroup_roots(&r, &c->state.cgroup);
+    criu_add_mounts(&r, c->rt, &c->state, &c->spec, true);
+    add_streams(&r, c->rt, o->image_path ? o->image_path : "checkpoint");
+    rc = criu_call(c->rt, CRIU_RESTORE, &r, &c->pid, err);
+    criu_end(&r);
+    if (rc == 0 && c->pid <= 0)
+        rc = err_set(err, EIO, "criu did not tell the pid of the restored process");
+    return rc;
 }
 
 static int restore(struct creation *c, const struct criu_opts *o, struct err *err)
 {
-    const char *criu = NULL, *root = NULL;
+    const char *root = NULL;
     int rc;
 
-    if (criu_find(c->rt, &criu, err) < 0 || create_prepare_restore(c, err) < 0)
+    if (criu_check(c->rt, o, err) < 0 || create_prepare_restore(c, err) < 0)
         return -err->code;
-    /* The restored process becomes ours, or the engine's, when criu leaves it. */
-    prctl(PR_SET_CHILD_SUBREAPER, !c->opts->detach);
     rc = mount_root(c, &root, err);
     if (rc == 0)
-        rc = run_restore(c, o, criu, root, err);
+        rc = run_restore(c, o, root, err);
     if (root)
         sys_umount(root, SYS_MNT_DETACH);
     if (rc == 0)

@@ -1,134 +1,144 @@
 /*
- * Driving CRIU. It is a program with a stable command line, so it is run as one; its log is where its reasons
- * are, and the first of them becomes our message.
+ * A container as CRIU's service wants it described: options, directories, and the mounts that it must take as
+ * given. Its log is where its reasons are.
  */
 #include "container/criu.h"
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <sys/wait.h>
 #include <unistd.h>
-
-#include "container/file.h"
 
 #define MIN_VERSION 31700
 
-/* Reads the first line of `criu --version`; 0 when it cannot be run. */
-static unsigned criu_version(const char *path)
+int criu_check(const struct runtime *rt, const struct criu_opts *o, struct err *err)
 {
-    unsigned major = 0, minor = 0, sub = 0;
-    char text[256] = "";
-    int out[2], child, status;
-    ssize_t n;
-
-    if (pipe2(out, O_CLOEXEC) < 0)
-        return 0;
-    child = fork();
-    if (child == 0) {
-        dup2(out[1], 1);
-        execlp(path, path, "--version", (char *)NULL);
-        _exit(127);
-    }
-    close(out[1]);
-    n = read(out[0], text, sizeof(text) - 1);
-    close(out[0]);
-    while (child > 0 && waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (n <= 0 || sscanf(text, "Version: %u.%u.%u", &major, &minor, &sub) < 2)
-        return 0;
-    return major * 10000 + minor * 100 + sub;
-}
-
-int criu_find(const struct runtime *rt, const char **ret, struct err *err)
-{
-    const char *path = rt->criu && rt->criu[0] ? rt->criu : "criu";
-    unsigned version = criu_version(path);
+    unsigned version = criu_version(rt);
 
     if (!version)
         return err_set(
             err, ENOENT,
-            "checkpoint and restore need CRIU, and %s cannot be run: install one that works "
-            "on this kernel, or name it with --criu",
-            path);
+            "checkpoint and restore need CRIU, and %s cannot be run as a service: install one that "
+            "works on this kernel (Debian 12's 3.17 does so up to Linux 6.2), or name it with "
+            "--criu",
+            rt->criu && rt->criu[0] ? rt->criu : "criu");
     if (version < MIN_VERSION)
         return err_set(err, ENOTSUP, "CRIU %u.%u is too old, 3.17 is needed", version / 10000,
                        version / 100 % 100);
-    *ret = path;
+    if ((o->pre_dump || o->parent_path) && !criu_has_features(rt, true, false))
+        return err_set(err, ENOTSUP,
+                       "%s needs dirty page tracking, which this kernel or this CRIU has not",
+                       o->pre_dump ? "--pre-dump" : "--parent-path");
+    if (o->lazy_pages && !criu_has_features(rt, false, true))
+        return err_set(err, ENOTSUP,
+                       "--lazy-pages needs userfaultfd, which this kernel or this CRIU has not");
     return 0;
 }
 
-static void add(struct runtime *rt, struct strv *args, const char *word, const char *value)
+static int open_dir(const char *path, struct err *err)
 {
-    pool_strv_add(&rt->pool, args, (char *)word);
-    if (value)
-        pool_strv_add(&rt->pool, args, (char *)value);
-}
+    int fd;
 
-static int make_dir(const char *path, struct err *err)
-{
     if (mkdir(path, 0755) < 0 && errno != EEXIST)
         return err_sys(err, errno, "make %s", path);
-    return 0;
+    fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 ? err_sys(err, errno, "open %s", path) : fd;
 }
 
-int criu_add_options(struct runtime *rt, const struct criu_opts *o, struct strv *args,
-                     struct err *err)
+/* criu_cg_mode of rpc.proto. */
+static int cgroups_mode(const char *word, u64 *ret, struct err *err)
+{
+    static const char *const words[] = {"ignore", NULL, NULL, "soft", "full", "strict"};
+
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        if (words[i] && strcmp(words[i], word ? word : "soft") == 0) {
+            *ret = i;
+            return 0;
+        }
+    return err_set(err, EINVAL, "Invalid manage-cgroups-mode value: %s", word);
+}
+
+static void add_flags(struct proto *p, const struct criu_opts *o)
 {
     const struct {
         bool on;
-        const char *word;
+        unsigned field;
     } flags[] = {
-        {o->tcp_established, "--tcp-established"},
-        {o->ext_unix_sk, "--ext-unix-sk"},
-        {o->shell_job, "--shell-job"},
-        {o->file_locks, "--file-locks"},
-        {o->auto_dedup, "--auto-dedup"},
-        {o->link_remap, "--link-remap"},
-        {o->tcp_skip_in_flight, "--skip-in-flight"},
+        {o->tcp_established, CRIU_OPT_TCP_ESTABLISHED},
+        {o->ext_unix_sk, CRIU_OPT_EXT_UNIX_SK},
+        {o->shell_job, CRIU_OPT_SHELL_JOB},
+        {o->file_locks, CRIU_OPT_FILE_LOCKS},
+        {o->auto_dedup, CRIU_OPT_AUTO_DEDUP},
+        {o->link_remap, CRIU_OPT_LINK_REMAP},
+        {o->tcp_skip_in_flight, CRIU_OPT_SKIP_IN_FLIGHT},
+        {o->lazy_pages, CRIU_OPT_LAZY_PAGES},
     };
-    const char *images = o->image_path ? o->image_path : "checkpoint";
-    const char *mode = o->cgroups_mode ? o->cgroups_mode : "soft";
 
-    if (strcmp(mode, "soft") != 0 && strcmp(mode, "full") != 0 && strcmp(mode, "strict") != 0 &&
-        strcmp(mode, "ignore") != 0)
-        return err_set(err, EINVAL, "Invalid manage-cgroups-mode value: %s", mode);
-    if (o->empty_ns && strcmp(o->empty_ns, "network") != 0)
-        return err_set(err, EINVAL, "namespace %s is not supported by --empty-ns", o->empty_ns);
-    if (make_dir(images, err) < 0 || (o->work_path && make_dir(o->work_path, err) < 0))
-        return -err->code;
-    add(rt, args, "-D", images);
-    if (o->work_path)
-        add(rt, args, "-W", o->work_path);
     for (size_t i = 0; i < ARRAY_LEN(flags); i++)
         if (flags[i].on)
-            add(rt, args, flags[i].word, NULL);
-    add(rt, args, pool_fmt(&rt->pool, "--manage-cgroups=%s", mode), NULL);
+            proto_u64(p, flags[i].field, true);
+}
+
+int criu_begin(struct criu_request *ret, const struct criu_opts *o, const char *log,
+               struct err *err)
+{
+    const char *images = o->image_path ? o->image_path : "checkpoint";
+    struct criu_request r = {.images = -1, .work = -1, .log = log};
+    u64 mode = 0;
+
+    r.work_path = o->work_path ? o->work_path : images;
+    if (cgroups_mode(o->cgroups_mode, &mode, err) < 0)
+        return -err->code;
+    if (o->empty_ns && strcmp(o->empty_ns, "network") != 0)
+        return err_set(err, EINVAL, "namespace %s is not supported by --empty-ns", o->empty_ns);
+    r.images = open_dir(images, err);
+    r.work = r.images < 0 ? -1 : open_dir(r.work_path, err);
+    if (r.work < 0) {
+        criu_end(&r);
+        return -err->code;
+    }
+    proto_u64(&r.opts, CRIU_OPT_IMAGES_FD, (u64)r.images);
+    proto_u64(&r.opts, CRIU_OPT_WORK_FD, (u64)r.work);
+    proto_u64(&r.opts, CRIU_OPT_LOG_LEVEL, 4);
+    proto_str(&r.opts, CRIU_OPT_LOG_FILE, log);
+    proto_u64(&r.opts, CRIU_OPT_MANAGE_CGROUPS, true);
+    proto_u64(&r.opts, CRIU_OPT_CGROUPS_MODE, mode);
     if (o->empty_ns)
-        add(rt, args, "--empty-ns", "net");
-    add(rt, args, "-v4", NULL);
+        proto_u64(&r.opts, CRIU_OPT_EMPTY_NS, CLONE_NEWNET);
+    add_flags(&r.opts, o);
+    *ret = r;
     return 0;
 }
 
-static void add_external(struct runtime *rt, struct strv *args, const char *dest,
+void criu_end(struct criu_request *r)
+{
+    if (r->images >= 0)
+        close(r->images);
+    if (r->work >= 0)
+        close(r->work);
+    proto_fini(&r->opts);
+}
+
+static void add_external(struct criu_request *r, struct runtime *rt, const char *dest,
                          const char *source, bool restore)
 {
-    add(rt, args, "--external",
-        restore ? pool_fmt(&rt->pool, "mnt[%s]:%s", dest, source)
-                : pool_fmt(&rt->pool, "mnt[%s]:%s", dest, dest));
+    proto_str(&r->opts, CRIU_OPT_EXTERNAL,
+              pool_fmt(&rt->pool, "mnt[%s]:%s", dest, restore ? source : dest));
 }
 
 /* The binds that stand for a cgroup mount (cgroup_mount.c). */
-static void add_cgroups(struct runtime *rt, const struct state *st, const struct spec_mount *m,
-                        bool restore, struct strv *args)
+static void add_cgroups(struct criu_request *r, struct runtime *rt, const struct state *st,
+                        const struct spec_mount *m, bool restore)
 {
     for (size_t i = 0; i < st->cgroup.n; i++) {
         const struct cgroup_dir *d = &st->cgroup.dirs[i];
         const char *name = strrchr(d->mount, '/');
 
-        add_external(rt, args,
+        add_external(r, rt,
                      st->cgroup.pure_v2 ? m->dest : pool_fmt(&rt->pool, "%s%s", m->dest, name),
                      d->path, restore);
     }
@@ -143,16 +153,16 @@ static bool is_bind(const struct spec_mount *m)
     return bind;
 }
 
-void criu_add_mounts(struct runtime *rt, const struct state *st, const struct spec *s, bool restore,
-                     struct strv *args)
+void criu_add_mounts(struct criu_request *r, struct runtime *rt, const struct state *st,
+                     const struct spec *s, bool restore)
 {
     for (size_t i = 0; i < s->mount_count; i++) {
         const struct spec_mount *m = &s->mounts[i];
 
         if (is_bind(m))
-            add_external(rt, args, m->dest, m->source, restore);
+            add_external(r, rt, m->dest, m->source, restore);
         else if (m->type && strncmp(m->type, "cgroup", 6) == 0)
-            add_cgroups(rt, st, m, restore, args);
+            add_cgroups(r, rt, st, m, restore);
     }
     /*
      * Masked files are binds of the host's /dev/null; masked directories are file systems of their own. Which
@@ -163,45 +173,6 @@ void criu_add_mounts(struct runtime *rt, const struct state *st, const struct sp
         struct stat info;
 
         if (restore || (stat(path, &info) == 0 && !S_ISDIR(info.st_mode)))
-            add_external(rt, args, s->masked.v[i], "/dev/null", restore);
+            add_external(r, rt, s->masked.v[i], "/dev/null", restore);
     }
-}
-
-/* "(00.012) Error (criu/x.c:1): text": the first such line says why, the later ones what followed. */
-static void explain(const char *dir, const char *log, struct err *err)
-{
-    char path[4096], line[512];
-    FILE *f;
-
-    snprintf(path, sizeof(path), "%s/%s", dir, log);
-    f = fopen(path, "re");
-    while (f && fgets(line, sizeof(line), f)) {
-        if (!strstr(line, "Error (") || strstr(line, "RLIMIT_NOFILE"))
-            continue;
-        line[strcspn(line, "\n")] = '\0';
-        err_set(err, EIO, "criu failed: %.300s; log file: %.150s", strstr(line, "Error ("), path);
-        break;
-    }
-    if (f)
-        fclose(f);
-}
-
-int criu_run(const struct strv *args, const char *work_path, const char *log, struct err *err)
-{
-    int child = fork(), status = 0;
-
-    if (child == 0) {
-        execvp(args->v[0], args->v);
-        _exit(127);
-    }
-    if (child < 0)
-        return err_sys(err, errno, "fork for criu");
-    while (waitpid(child, &status, 0) < 0 && errno == EINTR)
-        ;
-    if (WIFEXITED(status) && WEXITSTATUS(status) == 0)
-        return 0;
-    err_set(err, EIO, "criu failed with status %d; log file: %s/%s",
-            WIFEXITED(status) ? WEXITSTATUS(status) : 128, work_path, log);
-    explain(work_path, log, err);
-    return -err->code;
 }

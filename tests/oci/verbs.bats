@@ -212,3 +212,94 @@ teardown() { oci_teardown; }
     run oci exec "$ID" sh -c 'ps | grep -c "[w]hile"'
     [ "$output" -ge 1 ]
 }
+
+# A program that answers as `criu swrk` does, for what no CRIU can do on most kernels. It writes down what it was
+# asked: "TYPE field=value ...". $WORK/refuse holds what it lacks.
+fake_criu() {
+    cat >"$WORK/criu" <<END
+#!/usr/bin/python3
+import os, socket, subprocess, sys
+WORK = '$WORK'
+END
+    cat >>"$WORK/criu" <<'END'
+def varint(b, i):
+    n = s = 0
+    while True:
+        n |= (b[i] & 127) << s; s += 7; i += 1
+        if b[i - 1] < 128: return n, i
+def fields(b):
+    i = 0
+    while i < len(b):
+        key, i = varint(b, i)
+        v, i = varint(b, i)
+        if key & 7 == 2: v, i = b[i:i + v], i + v
+        yield key >> 3, v
+def number(field, n):
+    out = bytes([field << 3]) if field < 16 else bytes([(field << 3 & 127) | 128, field >> 4])
+    while n > 127: out += bytes([n & 127 | 128]); n >>= 7
+    return out + bytes([n])
+def message(field, b): return bytes([field << 3 | 2, len(b)]) + b
+def text(b): return b.decode('latin1').replace('\n', '.') if isinstance(b, bytes) else b
+assert sys.argv[1] == 'swrk'
+s = socket.socket(fileno=int(sys.argv[2]))
+req = list(fields(s.recv(1 << 20)))
+kind, opts = dict(req)[1], list(fields(dict(req).get(2, b'')))
+lacks = open(WORK + '/refuse').read() if os.path.exists(WORK + '/refuse') else ''
+answer = number(1, kind) + number(2, 1)
+if kind == 10: answer += message(10, number(1, 4) + number(2, 2) + number(4, 1))
+if kind == 9:
+    for f, _ in fields(dict(req)[5]): answer += message(8, number(f, f'feature{f}' not in lacks))
+if kind in (1, 2, 13):
+    with open(WORK + '/asked', 'a') as f: print(kind, *[f'{a}={text(b)}' for a, b in opts], file=f)
+    if 'vdso' in lacks:
+        fd = dict(opts)[17]
+        with open(f'/proc/{os.getppid()}/fd/{fd}/dump.log', 'w') as f: print('(00.1) Error (criu/vdso.c:1): vdso: Unexpected rt vDSO area bounds', file=f)
+        answer = number(1, kind) + number(2, 0)
+    # "post-dump", a question on the way
+    s.send(number(1, 6) + number(2, 1) + message(5, message(1, b'post-dump')))
+    assert dict(fields(s.recv(100))) == {1: 6, 3: 1}
+if kind == 1 and 'vdso' not in lacks and dict(opts).get(3) != 1: os.kill(dict(opts)[2], 9)
+if kind == 2:
+    # CRIU's CLONE_PARENT: the process becomes our parent's child.
+    import ctypes
+    pid = ctypes.CDLL(None).syscall(56, 0x8000 | 17, 0, 0, 0, 0)
+    if pid == 0: os.execlp('sleep', 'sleep', '1000')
+    answer += message(4, number(1, pid))
+s.send(answer)
+END
+    chmod +x "$WORK/criu"
+}
+
+@test "criu's service is asked for what the options say: dump, pre-dump, parents, lazy pages, page server, restore" {
+    command -v python3 >/dev/null || skip "no python3"
+    fake_criu
+    local criu=(--criu "$WORK/criu") images=(--image-path "$WORK/img" --work-path "$WORK/log")
+    start_sleeper
+    pid=$(oci state "$ID" | jq .pid)
+    oci "${criu[@]}" checkpoint "${images[@]}" --pre-dump "$ID"
+    [ "$(status_of)" = running ]
+    grep -qE "^13 .*\b2=$pid .*\b3=1 15=1" "$WORK/asked"
+    oci "${criu[@]}" checkpoint "${images[@]}" --leave-running --parent-path ../pre --tcp-established --file-locks --ext-unix-sk \
+        --shell-job --link-remap --manage-cgroups-mode strict --empty-ns network "$ID"
+    tail -n 1 "$WORK/asked" | grep -qE '^1 .*\b34=5 38=1073741824 5=1 4=1 7=1 8=1 18=1 .*14=../pre'
+    echo feature1 >"$WORK/refuse"
+    fails 'needs dirty page tracking' oci "${criu[@]}" checkpoint "${images[@]}" --pre-dump "$ID"
+    echo feature2 >"$WORK/refuse"
+    fails 'needs userfaultfd' oci "${criu[@]}" checkpoint "${images[@]}" --lazy-pages "$ID"
+    echo vdso >"$WORK/refuse"
+    fails 'too old for this kernel' oci "${criu[@]}" checkpoint "${images[@]}" "$ID"
+    [ "$(status_of)" = running ]
+    rm "$WORK/refuse"
+    fails 'is no ADDRESS:PORT' oci "${criu[@]}" checkpoint "${images[@]}" --page-server nowhere "$ID"
+    oci "${criu[@]}" checkpoint "${images[@]}" --lazy-pages --page-server 10.0.0.1:777 --status-fd 2 "$ID"
+    tail -n 1 "$WORK/asked" | grep -qE '\b48=1 .*49=2 '
+    tail -n 1 "$WORK/asked" | grep -qF '10.0.0.1'
+    fails 'container does not exist' oci state "$ID"
+    oci "${criu[@]}" restore -d "${images[@]}" --lazy-pages --pid-file "$WORK/pid" -b "$BUNDLE" "$ID" </dev/null
+    [ "$(status_of)" = running ]
+    [ "$(cat /proc/"$(cat "$WORK/pid")"/comm)" = sleep ]
+    tail -n 1 "$WORK/asked" | grep -qE '^2 .*\b26=1 '
+    oci kill "$ID" KILL
+    printf '#!/bin/sh\nexit 1\n' >"$WORK/criu"
+    fails 'cannot be run as a service' oci "${criu[@]}" restore "${images[@]}" -b "$BUNDLE" "$ID-b"
+}
