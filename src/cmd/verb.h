@@ -21,8 +21,10 @@ struct verb {
 extern const struct verb
     verb_accel,
     verb_attach,
+    verb_completion,
     verb_disk,
     verb_help,
+    verb_inspect,
     verb_kill,
     verb_logs,
     verb_migrate,
@@ -34,6 +36,7 @@ extern const struct verb
     verb_rm,
     verb_run,
     verb_start,
+    verb_stats,
     verb_stop,
     verb_version,
     verb_wait;

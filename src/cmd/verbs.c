@@ -12,8 +12,10 @@
 const struct verb *const verbs[] = {
     &verb_accel,
     &verb_attach,
+    &verb_completion,
     &verb_disk,
     &verb_help,
+    &verb_inspect,
     &verb_kill,
     &verb_logs,
     &verb_migrate,
@@ -25,6 +27,7 @@ const struct verb *const verbs[] = {
     &verb_rm,
     &verb_run,
     &verb_start,
+    &verb_stats,
     &verb_stop,
     &verb_version,
     &verb_wait,

@@ -14,6 +14,7 @@
 #define DEVICE_VIRTIO_H
 
 #include "device/pci.h"
+#include "device/traffic.h"
 #include "device/virtq.h"
 #include "loop/loop.h"
 #include "mem/gmem.h"
@@ -143,6 +144,7 @@ struct virtio {
     struct virtio_state saved;
     void *device_saved;     /* type->state->size bytes, or NULL */
     atomic_uint complaints; /* messages logged about this driver */
+    struct traffic traffic; /* of devices that move data */
 };
 
 /* Creates a device of this type on the bus at `slot` (PCI_SLOT_ANY). The bus owns it. ret_v may be

@@ -329,6 +329,10 @@ static s64 read_write(struct blk *b, struct virtq *q, const struct virtq_chain *
     else
         n = iov_cut(iov, n, r.len);
     r.offset = h->sector * SECTOR;
+    if (out)
+        traffic_out(&b->v.traffic, r.len);
+    else
+        traffic_in(&b->v.traffic, r.len);
     r.iov = iov;
     r.niov = n;
     return run(b, q, c, &r);

@@ -113,6 +113,7 @@ static s64 net_tx(struct net *n, struct virtq_chain *c)
     }
     len = c->out_len - HDR_BYTES;
     iov_drop(&iov, &niov, HDR_BYTES);
+    traffic_out(&n->v.traffic, len);
     if (len >= FRAME_MIN && len <= NET_FRAME_MAX && parse_header(n, hdr, len, &o))
         net_send(n->port, &o, iov, niov, len);
     return 0;
@@ -265,6 +266,7 @@ static bool net_receive(void *opaque, const struct net_offload *o, const struct 
     for (int i = 0; i < chains; i++)
         virtq_push_later(q, n->used[i].head, n->used[i].len, (unsigned)i);
     if (chains > 0) {
+        traffic_in(&n->v.traffic, len);
         virtq_publish(q, (unsigned)chains);
         virtq_signal(q);
     }

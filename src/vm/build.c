@@ -115,7 +115,7 @@ static int add_disk(struct vm *vm, const struct virtio_env *env, unsigned index,
                                         .on_read = disk_error[d->rerror],
                                         .stopped = vm_disk_stopped,
                                         .opaque = vm};
-    return virtio_new(env, &virtio_blk_type, PCI_SLOT_ANY, &device, NULL, err);
+    return virtio_new(env, &virtio_blk_type, PCI_SLOT_ANY, &device, &vm->disk_device[index], err);
 }
 
 static int add_disks(struct vm *vm, const struct virtio_env *env, struct err *err)
@@ -165,7 +165,7 @@ static int add_net(struct vm *vm, const struct virtio_env *env, unsigned index, 
         return err_wrap(err, "--net");
     device.port = vm->net[index];
     memcpy(device.mac, &vm->id.mac[index * VM_MAC_BYTES], VM_MAC_BYTES);
-    return virtio_new(env, &virtio_net_type, PCI_SLOT_ANY, &device, NULL, err);
+    return virtio_new(env, &virtio_net_type, PCI_SLOT_ANY, &device, &vm->net_device[index], err);
 }
 
 static int add_functions(struct vm *vm, struct err *err)

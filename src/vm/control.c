@@ -34,6 +34,7 @@
 /* Sorted by name. */
 static const struct control_verb all_verbs[] = {
     {"attach", control_do_attach},
+    {"inspect", control_do_inspect},
     {"migrate", control_do_migrate},
     {"migrate-again", control_do_migrate_again},
     {"migrate-cancel", control_do_migrate_cancel},
@@ -43,6 +44,7 @@ static const struct control_verb all_verbs[] = {
     {"powerdown", control_do_powerdown},
     {"quit", control_do_quit},
     {"resume", control_do_resume},
+    {"stats", control_do_stats},
     {"status", control_do_status},
     {NULL, NULL},
 };

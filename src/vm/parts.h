@@ -68,7 +68,7 @@ struct vm {
     struct block_engine *engine;
     struct block *disk[VM_DISKS];
     struct netport *net[VM_NETS];
-    struct virtio *console;
+    struct virtio *console, *disk_device[VM_DISKS], *net_device[VM_NETS]; /* NULL: none */
     void (*started)(void *opaque); /* NULL: nobody waits for it */
     void *started_opaque;
     struct worker *worker; /* for long work, locked in */

@@ -71,6 +71,7 @@ static const struct condition some_fcntl[] = {
 static const struct condition peer_credentials[] = {{2, WHOLE, SO_PEERCRED}, END};
 /* Locks of disk images: an image that got an overlay is shared from then on. */
 static const struct condition lock_fcntl[] = {{1, WHOLE, F_OFD_SETLK}, END};
+static const struct condition open_file[] = {{3, AT_EMPTY_PATH, AT_EMPTY_PATH}, END};
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
 static const struct condition of_descriptor[] = {{3, WHOLE, AT_EMPTY_PATH}, END};
@@ -112,6 +113,8 @@ static const struct rule rules[] = {
     {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP, NULL}, {SCMP_SYS(shutdown), LOOP | IO, NULL},
     /* the control socket */
     {SCMP_SYS(sendmsg), LOOP, NULL}, {SCMP_SYS(recvmsg), LOOP, NULL}, {SCMP_SYS(getsockopt), LOOP, peer_credentials},
+    /* how much memory the guest has touched: fstat() */
+    {SCMP_SYS(newfstatat), LOOP, open_file},
     /* a console's log that has become too long */
     {SCMP_SYS(ftruncate), LOOP, NULL},
     /* fstat() of the C library: disks that another host had are looked at anew */
