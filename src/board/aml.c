@@ -21,9 +21,11 @@ enum {
     AML_SCOPE = 0x10,
     AML_BUFFER = 0x11,
     AML_PACKAGE = 0x12,
+    AML_METHOD = 0x14,
     AML_EXT = 0x5b,
     AML_EXT_DEVICE = 0x82,
     AML_ROOT = 0x5c,
+    AML_NOTIFY = 0x86,
 };
 
 void aml_bytes(struct aml *a, const void *bytes, size_t len)
@@ -141,6 +143,24 @@ struct aml_scope aml_root_scope(struct aml *a, const char *name)
     aml_byte(a, AML_ROOT);
     aml_bytes(a, name, 4);
     return s;
+}
+
+struct aml_scope aml_method(struct aml *a, const char *name, u8 args)
+{
+    struct aml_scope s;
+
+    aml_byte(a, AML_METHOD);
+    s = begin(a);
+    aml_bytes(a, name, 4);
+    aml_byte(a, args);
+    return s;
+}
+
+void aml_notify(struct aml *a, const char *object, u8 value)
+{
+    aml_byte(a, AML_NOTIFY);
+    aml_bytes(a, object, 4);
+    aml_int(a, value);
 }
 
 struct aml_scope aml_package(struct aml *a, u8 elements)

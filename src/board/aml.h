@@ -30,6 +30,9 @@ void aml_name_string(struct aml *a, const char *name, const char *s);
 /* _HID and the like as a compressed EISA id: "PNP0A08". 6.1.5 */
 void aml_name_eisa(struct aml *a, const char *name, const char *id);
 struct aml_scope aml_device(struct aml *a, const char *name);
+struct aml_scope aml_method(struct aml *a, const char *name, u8 args);
+/* Notify (object, value); object: 4 characters, looked for upwards. */
+void aml_notify(struct aml *a, const char *object, u8 value);
 struct aml_scope aml_root_scope(struct aml *a, const char *name); /* Scope (\name) */
 struct aml_scope aml_package(struct aml *a, u8 elements);
 void aml_end(struct aml *a, struct aml_scope s);

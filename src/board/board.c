@@ -8,6 +8,7 @@
  *
  * Threads: see board.h; the interrupt functions here run in any.
  */
+#include "board/acpi.h"
 #include "board/parts.h"
 
 #include <errno.h>
@@ -329,6 +330,17 @@ u64 board_mmio64_base(const struct board *b)
 u64 board_mmio64_len(const struct board *b)
 {
     return b->mmio64_len;
+}
+
+void board_announce_generation(struct board *b)
+{
+    struct irq irq = board_irq(b, MEMMAP_GSI_EVENT);
+
+    /* A machine without RAM there has no tables either. */
+    if (gmem_write(b->config.ram, ACPI_VMGENID, b->generation, sizeof(b->generation)))
+        return;
+    irq_set(&irq, true);
+    irq_set(&irq, false);
 }
 
 void board_power_button(struct board *b)

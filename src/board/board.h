@@ -94,6 +94,8 @@ u64 board_mmio64_len(const struct board *b);
 int board_add_state(struct board *b, struct state_set *set, struct err *err);
 void board_remove_state(struct board *b, struct state_set *set);
 
+/* Tells the guest that its generation id (board_config.generation) is another one: it may share its past with others. */
+void board_announce_generation(struct board *b);
 void board_power_button(struct board *b); /* any thread */
 void board_nmi(struct board *b);          /* any thread; not with an irqchip */
 
@@ -109,6 +111,11 @@ struct board_kernel {
 /* Reads and checks the files; replaces what was opened before. Errors say what is wrong with which
  * file. */
 int board_open_kernel(struct board *b, const struct board_kernel *k, struct err *err);
+/* Writes what board_open_kernel() has opened as a stream (any thread, files do not change), and opens such a file
+ * instead of a kernel's; fd stays the caller's. -ENODATA: there is none to save. */
+int board_save_kernel(struct board *b, const struct state_sink *to, struct err *err);
+bool board_has_kernel(const struct board *b);
+int board_open_saved_kernel(struct board *b, int fd, struct err *err);
 /* Puts ACPI tables, kernel, RAM disk and command line into guest memory, fresh each time (address
  * randomization included), and fills in the state of the first processor. The others are
  * x86_cpu_reset(c, false). */

@@ -17,7 +17,7 @@
 /* In order of probing: a bzImage may carry other signatures, Multiboot ones sit in ELF files. */
 static const struct boot_kind *const kinds[] = {&boot_linux, &boot_multiboot, &boot_pvh};
 
-static void image_free(struct boot_image *image)
+void boot_image_free(struct boot_image *image)
 {
     if (!image)
         return;
@@ -34,11 +34,11 @@ static void image_free(struct boot_image *image)
 
 void boot_close(struct board *b)
 {
-    image_free(b->image);
+    boot_image_free(b->image);
     b->image = NULL;
 }
 
-static int find_kind(struct boot_image *image, struct err *err)
+int boot_find_kind(struct boot_image *image, struct err *err)
 {
     for (size_t i = 0; i < ARRAY_LEN(kinds); i++) {
         if (kinds[i]->probe(&image->kernel)) {
@@ -95,7 +95,7 @@ static int open_image(struct boot_image *image, const struct board_kernel *k, st
 {
     int rc = blob_open(&image->kernel, k->kernel, err);
 
-    rc = rc ? rc : find_kind(image, err);
+    rc = rc ? rc : boot_find_kind(image, err);
     if (!rc && k->initrd)
         rc = add_modules(image, k->initrd, err);
     if (rc)
@@ -120,7 +120,7 @@ int board_open_kernel(struct board *b, const struct board_kernel *k, struct err 
     image->unpacked_max = b->config.ram->size;
     rc = open_image(image, k, err);
     if (rc) {
-        image_free(image);
+        boot_image_free(image);
         return rc;
     }
     boot_close(b);

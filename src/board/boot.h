@@ -52,6 +52,10 @@ struct boot_kind {
 
 extern const struct boot_kind boot_linux, boot_pvh, boot_multiboot;
 
+void boot_image_free(struct boot_image *image); /* NULL is fine */
+/* Chooses image->kind by image->kernel. */
+int boot_find_kind(struct boot_image *image, struct err *err);
+
 /* Memory map as firmware would tell it, by address. ACPI 6.4, chapter 15. */
 #define E820_MAX 16
 enum e820_type { E820_RAM = 1, E820_RESERVED = 2 };

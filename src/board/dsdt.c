@@ -119,6 +119,23 @@ static void add_vmgenid(struct aml *a)
     aml_end(a, dev);
 }
 
+/* A generic event device, 5.6.9: its interrupt runs _EVT, which makes the driver of VGEN look. */
+static void add_event(struct aml *a)
+{
+    struct aml_scope dev = aml_device(a, "GED_"), method;
+    struct aml_crs crs;
+
+    aml_name_string(a, "_HID", "ACPI0013");
+    aml_name_int(a, "_UID", 0);
+    crs = aml_crs(a);
+    aml_crs_irq(a, MEMMAP_GSI_EVENT);
+    aml_crs_end(a, crs);
+    method = aml_method(a, "_EVT", 1);
+    aml_notify(a, "VGEN", 0x80);
+    aml_end(a, method);
+    aml_end(a, dev);
+}
+
 static void add_cpus(struct aml *a, unsigned cpus)
 {
     for (unsigned i = 0; i < cpus; i++) {
@@ -151,6 +168,7 @@ void acpi_dsdt_body(struct aml *a, const struct board *b)
     add_rtc(a);
     add_pvpanic(a);
     add_vmgenid(a);
+    add_event(a);
     add_cpus(a, b->config.cpus);
     aml_end(a, sb);
 }

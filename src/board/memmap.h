@@ -26,6 +26,7 @@
 /* Interrupt pins of the I/O APIC ("gsi"). INTA# of PCI slot n is MEMMAP_GSI_PCI + n % MEMMAP_PCI_PINS. */
 #define MEMMAP_GSIS 24
 #define MEMMAP_GSI_PIT 2 /* ISA interrupt 0 arrives here */
+#define MEMMAP_GSI_EVENT 5 /* edge-triggered: the VM generation id has changed */
 #define MEMMAP_GSI_SCI 9
 #define MEMMAP_GSI_PCI 16
 #define MEMMAP_PCI_PINS 8

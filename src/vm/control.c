@@ -18,6 +18,7 @@
 
 #include "base/log.h"
 #include "vm/parts.h"
+#include "vm/snapshot.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -44,6 +45,8 @@ static const struct control_verb all_verbs[] = {
     {"powerdown", control_do_powerdown},
     {"quit", control_do_quit},
     {"resume", control_do_resume},
+    {"snapshot", control_do_snapshot},
+    {"snapshot-plan", control_do_snapshot_plan},
     {"stats", control_do_stats},
     {"status", control_do_status},
     {NULL, NULL},

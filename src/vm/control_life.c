@@ -3,7 +3,6 @@
  */
 #include "vm/control.h"
 
-#include "vm/migrate_vm.h"
 #include "vm/parts.h"
 #include <errno.h>
 #include <string.h>
@@ -12,8 +11,7 @@
 void control_do_status(struct control_call *call)
 {
     const struct vm *vm = call->vm;
-    const char *moving = vm_migrate_state(vm);
-    const char *state = moving ? moving : vm->ended ? "ended" : vm->paused ? "paused" : "running";
+    const char *state = vm->ended ? "ended" : vm->paused ? "paused" : "running";
 
     json_t *fields =
         json_pack("{s:s,s:s,s:i,s:s,s:i,s:I}", "state", state, "name", vm->config->name, "pid",

@@ -37,6 +37,9 @@ struct vm_cpu {
     struct err err;
 };
 
+struct snapchain;
+struct vm_snapshots;
+
 struct vm_clock_state {
     s64 wall_ns;  /* CLOCK_REALTIME when it was saved */
     u64 host_tsc; /* the host's, at that moment */
@@ -59,6 +62,9 @@ struct vm {
     bool from_state; /* built to be loaded, not to boot */
     bool in_loop;    /* vm_run() has locked the process in */
     bool resume_due; /* resumed before that */
+    struct vm_snapshots *snapshots; /* NULL: none can be taken */
+    char restored_from[40];         /* the snapshot's id; empty: none */
+    struct snapchain *chain;        /* where absent memory is, NULL: nowhere */
     struct state_set states;
     struct vm_clock_state clock;
     struct state_entry clock_entry;

@@ -56,10 +56,10 @@ static const struct condition not_write_exec[] = {
     END,
 };
 
-/* KVM's and userfaultfd's (the type bytes 0xae and 0xaa), and what a terminal needs. */
-static const struct condition kvm_ioctl[] = {{1, 0xff00, 0xae00}, {1, 0xff00, 0xaa00}, END};
+/* KVM's (the type byte 0xae), and what a terminal needs. */
+static const struct condition kvm_ioctl[] = {{1, 0xff00, 0xae00}, END};
 static const struct condition loop_ioctl[] = {
-    {1, 0xff00, 0xae00},    {1, 0xff00, 0xaa00},  {1, WHOLE, TCGETS},   {1, WHOLE, TCSETS},  {1, WHOLE, TCSETSW},
+    {1, 0xff00, 0xae00},    {1, WHOLE, TCGETS},   {1, WHOLE, TCSETS},  {1, WHOLE, TCSETSW},
     {1, WHOLE, TIOCGWINSZ}, {1, WHOLE, FIONREAD}, {1, WHOLE, FIONBIO}, END,
 };
 /* What a tap device takes from us, when the guest's driver has said what it can take. */
@@ -74,7 +74,6 @@ static const struct condition lock_fcntl[] = {{1, WHOLE, F_OFD_SETLK}, END};
 static const struct condition open_file[] = {{3, AT_EMPTY_PATH, AT_EMPTY_PATH}, END};
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
-static const struct condition of_descriptor[] = {{3, WHOLE, AT_EMPTY_PATH}, END};
 static const struct condition new_thread[] = {
     {0, CLONE_VM | CLONE_THREAD | CLONE_NEWUSER, CLONE_VM | CLONE_THREAD}, END};
 static const struct condition set_name[] = {{0, WHOLE, PR_SET_NAME}, END};
@@ -117,8 +116,6 @@ static const struct rule rules[] = {
     {SCMP_SYS(newfstatat), LOOP, open_file},
     /* a console's log that has become too long */
     {SCMP_SYS(ftruncate), LOOP, NULL},
-    /* fstat() of the C library: disks that another host had are looked at anew */
-    {SCMP_SYS(newfstatat), LOOP | IO, of_descriptor},
     /* the user-mode network: in the loop, or in the vCPU that sends */
     {SCMP_SYS(sendto), LOOP | CPU | NET, NULL}, {SCMP_SYS(sendmsg), CPU | NET, NULL},
     {SCMP_SYS(recvfrom), LOOP | CPU | NET, NULL}, {SCMP_SYS(recvmsg), CPU | NET, NULL},

@@ -15,6 +15,7 @@
 #include "vm/control.h"
 #include "vm/migrate_vm.h"
 #include "vm/parts.h"
+#include "vm/snapshot.h"
 #include "vm/worker.h"
 #include <errno.h>
 #include <stdio.h>
@@ -70,18 +71,9 @@ static int open_kernel(struct vm *vm, struct err *err)
     return board_open_kernel(vm->board, &kernel, err);
 }
 
-static int lock_in_helper(void *opaque, struct err *err)
-{
-    const struct vm *vm = opaque;
-
-    return sandbox_enter(vm->sandbox, SANDBOX_IO, err);
-}
-
 static int start_accel(struct vm *vm, struct err *err)
 {
     vm->machine = board_accel_machine(vm->board);
-    vm->machine.enter_thread = lock_in_helper;
-    vm->machine.enter_opaque = vm;
     int rc = vm->ops->new (&vm->machine, &vm->accel, err);
     if (!rc)
         rc = vm_cpus_new(vm, err);
@@ -164,6 +156,7 @@ void vm_free(struct vm *vm)
     if (!vm)
         return;
     vm->ended = true;
+    vm_snapshots_free(vm->snapshots);
     vm_cpus_end(vm);
     vm_migrate_free(vm);
     control_free(vm->control);
@@ -174,6 +167,7 @@ void vm_free(struct vm *vm)
         vm->ops->free(vm->accel);
     if (vm->has_ram)
         gmem_fini(&vm->ram);
+    snapchain_free(vm->chain);
     if (vm->signals.fd >= 0) {
         loop_remove(vm->loop, &vm->signals);
         close(vm->signals.fd);
@@ -189,7 +183,9 @@ void vm_free(struct vm *vm)
 
 int vm_control(struct vm *vm, int listener, struct err *err)
 {
-    return control_new(vm, listener, &vm->control, err);
+    int rc = control_new(vm, listener, &vm->control, err);
+
+    return rc ? rc : vm_snapshots_new(vm, &vm->snapshots, err);
 }
 
 void vm_on_start(struct vm *vm, void (*fn)(void *opaque), void *opaque)
@@ -299,10 +295,8 @@ int vm_resume(struct vm *vm)
         return -EALREADY;
     if (!vm_migrate_may_resume(vm))
         return -EBUSY;
-    int rc = vm_migrate_retake(vm);
-    if (!rc)
-        vm_go_on(vm);
-    return rc;
+    vm_go_on(vm);
+    return 0;
 }
 
 void vm_power_button(struct vm *vm)
