@@ -35,6 +35,7 @@ extern const struct verb
     verb_resume,
     verb_rm,
     verb_run,
+    verb_snapshot,
     verb_start,
     verb_stats,
     verb_stop,

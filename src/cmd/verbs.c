@@ -26,6 +26,7 @@ const struct verb *const verbs[] = {
     &verb_resume,
     &verb_rm,
     &verb_run,
+    &verb_snapshot,
     &verb_start,
     &verb_stats,
     &verb_stop,

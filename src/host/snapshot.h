@@ -1,0 +1,95 @@
+/*
+ * Snapshots on the disk: each a folder <root>/snapshots/<id>/ that appears whole or not at all.
+ *
+ *   manifest   what it is: JSON with a checksum of itself
+ *   state      how the machine is built (vm/identity.h), then its state (vm/state.h)
+ *   memory     RAM with holes, or packed chunks (vm/snapshot_map.h)
+ *   map        which pages are in `memory`, with their checksums
+ *   kernel     what a reset boots (board_save_kernel()); missing when the machine had none
+ *
+ * Disks are not in it. Their frozen images lie in <root>/layers/, where every overlay is born and never moves, or where the
+ * user put them; the manifest names them from the top down. A layer goes when no manifest, guest or other layer names it.
+ *
+ * One process at a time changes any of this: it holds snapshots_lock(). Whoever was killed leaves folders whose names begin
+ * with a dot, and layers that nobody names; the next one that gets the lock removes them and says so.
+ */
+#ifndef HOST_SNAPSHOT_H
+#define HOST_SNAPSHOT_H
+
+#include "host/host.h"
+#include "vm/config.h"
+
+#define SNAPSHOT_LAYERS 64
+#define SNAPSHOT_LINKS 64 /* in a chain of incremental ones */
+
+struct snapshot_layer {
+    char *path; /* absolute */
+    char format[8];
+};
+
+struct snapshot_disk {
+    bool readonly;
+    u64 size;                                     /* bytes */
+    struct snapshot_layer layer[SNAPSHOT_LAYERS]; /* the top one first */
+    unsigned nlayers;
+};
+
+struct snapshot {
+    char id[RECORD_ID_LEN + 1];
+    char name[RECORD_NAME_SIZE];
+    char parent[RECORD_ID_LEN + 1]; /* id; empty: a full one */
+    char guest[RECORD_NAME_SIZE];
+    char accel[16];
+    s64 created_s;
+    u64 memory_bytes, pages; /* RAM; pages it holds itself */
+    bool compressed;
+    struct snapshot_disk *disk; /* VM_DISKS of them */
+    unsigned ndisks;
+};
+
+void snapshot_fini(struct snapshot *s); /* zeroed is fine */
+
+/* Makes the folders, takes the lock, waiting, and removes what the killed have left. */
+int snapshots_lock(struct host *h, int *ret_lock, struct err *err);
+
+/* <root>/snapshots/<id>/<file>, or the folder (file NULL); the caller's to free. */
+char *snapshot_path(const struct host *h, const char *id, const char *file);
+/* Opens a file of it for reading. */
+int snapshot_open_file(const struct host *h, const char *id, const char *file, struct err *err);
+
+/* All that are whole, oldest first; about each other a line is logged, and *ret_damaged (NULL: of no interest) counts
+ * them. */
+int snapshots_list(const struct host *h, struct snapshot **ret_list, size_t *ret_count,
+                   size_t *ret_damaged, struct err *err);
+void snapshots_free_list(struct snapshot *list, size_t count);
+/* By name, id, or a prefix that only one has. */
+int snapshot_find(const struct host *h, const char *text, struct snapshot *ret_s, struct err *err);
+int snapshot_read(const struct host *h, const char *id, struct snapshot *ret_s, struct err *err);
+/* A name that may be given to a new one; NULL: makes one up. */
+int snapshot_check_name(const struct host *h, const char *name, struct err *err);
+
+/* --- changing them; the lock is held --- */
+
+/* A folder for a new one, not yet visible; s->id is chosen. The folder's descriptor, the caller's. */
+int snapshot_begin(const struct host *h, struct snapshot *s, int *ret_dir, struct err *err);
+/* Writes the manifest, syncs every file, and makes it visible. */
+int snapshot_commit(const struct host *h, const struct snapshot *s, int dir, struct err *err);
+/* The same in the place of the snapshot `old`, whose id it keeps. */
+int snapshot_replace(const struct host *h, const char *old, struct snapshot *s, int dir,
+                     struct err *err);
+void snapshot_abort(const struct host *h, const struct snapshot *s);
+/* -EBUSY: others stand on it, *err names them. */
+int snapshot_remove(struct host *h, const struct snapshot *s, struct err *err);
+
+/* A new, empty overlay on `below` in <root>/layers/; *ret_path is the caller's to free. */
+int layer_new(const struct host *h, const struct snapshot_layer *below, u64 size, char **ret_path,
+              struct err *err);
+/* Opens it as block_push() wants it, with its lock. */
+int layer_open(const char *path, int *ret_fd, struct err *err);
+/* Removes layers that nobody names. */
+void layers_sweep(struct host *h);
+
+/* For tests: dies here if $TRAPEZE_DIE_AT is this step. */
+void snapshot_step(const char *step);
+
+#endif

@@ -1,0 +1,196 @@
+/*
+ * Overlays of disks: <root>/layers/<random>.qcow2. See snapshot.h. An overlay names the image below it by its absolute
+ * path, so other tools find their way, too.
+ *
+ * Who uses a layer: manifests name all of theirs; guests' records name their top one; and every layer in use names the one
+ * below. What is not reached from there is removed.
+ */
+#include "base/log.h"
+#include "block/image.h"
+#include "block/qcow2.h"
+#include "host/snapshot.h"
+#include "vm/option.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define LAYERS_MAX 65536
+
+int layer_new(const struct host *h, const struct snapshot_layer *below, u64 size, char **ret_path,
+              struct err *err)
+{
+    struct qcow2_create o = {.version = 3,
+                             .cluster_bits = 16,
+                             .refcount_order = 4,
+                             .size = size,
+                             .backing_name = below->path,
+                             .backing_format = below->format};
+    struct block_file_options fo = BLOCK_FILE_OPTIONS;
+    struct block_file *file;
+    char *path = NULL;
+    u64 number;
+
+    if (getrandom(&number, sizeof(number), 0) != sizeof(number))
+        return err_sys(err, errno, "random number");
+    if (asprintf(&path, "%s/layers/%016llx.qcow2", h->place.root, (unsigned long long)number) < 0)
+        return err_set(err, ENOMEM, "no memory");
+    fo.create = true;
+    int rc = block_file_open(path, &fo, &file, err);
+    if (!rc) {
+        /* Its content is worth nothing before the guest writes to it, and the guest's flushes sync it. */
+        file->unsafe = true;
+        rc = qcow2_create(file, &o, err);
+        block_file_close(file);
+    }
+    if (rc) {
+        unlink(path);
+        free(path);
+        return rc;
+    }
+    *ret_path = path;
+    return 0;
+}
+
+int layer_open(const char *path, int *ret_fd, struct err *err)
+{
+    struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET};
+    int fd = open(path, O_RDWR | O_CLOEXEC);
+
+    if (fd < 0)
+        return err_sys(err, errno, "'%s'", path);
+    if (fcntl(fd, F_OFD_SETLK, &lock)) {
+        int rc = err_sys(err, errno, "'%s': cannot be locked", path);
+
+        close(fd);
+        return rc;
+    }
+    *ret_fd = fd;
+    return 0;
+}
+
+/* --- which ones are in use --- */
+
+struct used {
+    const char *folder; /* with a slash at its end */
+    char **path;
+    size_t count;
+    bool failed; /* then nothing is removed */
+};
+
+static bool is_used(const struct used *u, const char *path)
+{
+    for (size_t i = 0; i < u->count; i++)
+        if (!strcmp(u->path[i], path))
+            return true;
+    return false;
+}
+
+static void use(struct used *u, const char *path)
+{
+    if (strncmp(path, u->folder, strlen(u->folder)) || is_used(u, path))
+        return;
+    char **more = reallocarray(u->path, u->count + 1, sizeof(*more));
+    char *copy = strdup(path);
+    if (!more || !copy || u->count == LAYERS_MAX) {
+        u->failed = true;
+        free(copy);
+        u->path = more ? more : u->path;
+        return;
+    }
+    u->path = more;
+    u->path[u->count++] = copy;
+}
+
+static void use_guest(struct used *u, const struct record *r)
+{
+    struct vm_config c;
+    struct err why = ERR_INIT;
+
+    vm_config_init(&c);
+    if (vm_options_read(&c, r->config, &why))
+        u->failed = true;
+    for (unsigned i = 0; i < c.ndisks; i++)
+        use(u, c.disk[i].path);
+    vm_config_fini(&c);
+}
+
+static void use_below(struct used *u, size_t index)
+{
+    struct block_image_options o = {
+        .format = "qcow2", .readonly = true, .shared = true, .no_backing = true};
+    struct block_image *image;
+
+    if (access(u->path[index], F_OK))
+        return; /* not there: nothing is below it either */
+    if (block_image_open(u->path[index], &o, &image, NULL)) {
+        u->failed = true;
+        return;
+    }
+    if (image->fmt->backing_name)
+        use(u, image->fmt->backing_name);
+    block_image_close(image);
+}
+
+static void find_used(struct host *h, struct used *u)
+{
+    struct snapshot *list = NULL;
+    struct record *records = NULL;
+    size_t count = 0, nrecords = 0, damaged = 0;
+
+    /* What a damaged manifest names is not known, so everything stays. */
+    if (snapshots_list(h, &list, &count, &damaged, NULL) || damaged ||
+        records_list(h->records, &records, &nrecords, NULL))
+        u->failed = true;
+    for (size_t i = 0; i < count; i++)
+        for (unsigned d = 0; d < list[i].ndisks; d++)
+            for (unsigned k = 0; k < list[i].disk[d].nlayers; k++)
+                use(u, list[i].disk[d].layer[k].path);
+    for (size_t i = 0; i < nrecords; i++)
+        use_guest(u, &records[i]);
+    for (size_t i = 0; i < u->count; i++)
+        use_below(u, i);
+    snapshots_free_list(list, count);
+    records_free_list(records, nrecords);
+}
+
+static void remove_unused(const struct used *u)
+{
+    DIR *d = opendir(u->folder);
+    unsigned n = 0;
+
+    for (struct dirent *e; d && (e = readdir(d));) {
+        auto_free char *path = NULL;
+
+        if (e->d_name[0] == '.' || asprintf(&path, "%s%s", u->folder, e->d_name) < 0)
+            continue;
+        if (!is_used(u, path) && !unlink(path))
+            n++;
+    }
+    if (d)
+        closedir(d);
+    if (n)
+        log_info("%u disk layer%s that nobody needs %s removed", n, n == 1 ? "" : "s",
+                 n == 1 ? "was" : "were");
+}
+
+void layers_sweep(struct host *h)
+{
+    auto_free char *folder = NULL;
+    struct used u = {0};
+
+    if (asprintf(&folder, "%s/layers/", h->place.root) < 0)
+        return;
+    u.folder = folder;
+    find_used(h, &u);
+    if (!u.failed)
+        remove_unused(&u);
+    for (size_t i = 0; i < u.count; i++)
+        free(u.path[i]);
+    free(u.path);
+}
