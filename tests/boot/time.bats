@@ -11,9 +11,10 @@ setup_file() {
 # start CPUS APPEND: a machine in the background, $MACHINE, whose console is file descriptor 8.
 start() {
     truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root
     mkfifo "$BATS_TEST_TMPDIR/console"
     exec 8<>"$BATS_TEST_TMPDIR/console"
-    "$TRAPEZE" run --accel "${TRAPEZE_ACCEL:-auto}" --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" \
+    "$TRAPEZE" run --name timed --accel "${TRAPEZE_ACCEL:-auto}" --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" \
         --append "console=ttyS0 quiet panic=-1 $2" --cpus "$1" --no-reboot </dev/null >&8 2>&1 8<&- &
     MACHINE=$!
 }
@@ -65,6 +66,31 @@ idle() {
 
 @test "an idle guest with 4 processors uses next to nothing" {
     idle 4
+}
+
+# The clocks of a guest that stood still are right afterwards: its own by the TSC, and so the wall clock.
+@test "a paused guest uses nothing, and goes on with clocks that are right" {
+    start 2 "trapeze.do=clock trapeze.seconds=12"
+    await "clock "
+    "$TRAPEZE" pause timed
+    read -r ticks switches <<<"$(used)"
+    sleep 3
+    read -r ticks2 switches2 <<<"$(used)"
+    "$TRAPEZE" resume timed
+    echo "$((ticks2 - ticks)) hundredths of a second, $((switches2 - switches)) context switches in 3 s"
+    [ $((ticks2 - ticks)) -le 10 ]
+    [ $((switches2 - switches)) -le 200 ]
+    # shellcheck disable=SC2086 # words on purpose
+    while await "clock "; do
+        set -- $line
+        behind=$((EPOCHSECONDS - $3))
+        if [ "${2%.*}" -ge 12 ]; then
+            break
+        fi
+    done
+    [ "${2%.*}" -ge 12 ]
+    [ "${behind#-}" -le 20 ]
+    await "Power down"
 }
 
 # drift: how far uptime ($1) and wall clock ($2) of the guest are from what the host says, since the first call; ms.
