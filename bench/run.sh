@@ -8,3 +8,4 @@ python3 "$here/run.py" --build "$build" "$@"
 if command -v qemu-img >/dev/null; then
     python3 "$here/disk.py" --trapeze "$build/src/cmd/trapeze"
 fi
+python3 "$here/oci/run.py" --oci "$build/src/container/trapeze-oci" --load --out "$here/oci/RESULTS.md"

@@ -1,12 +1,15 @@
 #!/usr/bin/env python3
 """Compares trapeze-oci with Debian's crun and runc: the same bundle, the same verbs, in one run.
 
-usage: bench/oci/run.py [--oci PATH] [--n 40] [--load] [--only run,exec,...]
+usage: bench/oci/run.py [--oci PATH] [--n 40] [--load] [--out FILE]
 
-Prints one table of medians and 90th percentiles in milliseconds, peak memory, the smallest memory limit in
-which a container starts, and the ratio to crun. With --load a neighbour keeps every processor busy.
+Prints medians and 90th percentiles in milliseconds, peak memory, the smallest memory limit in which a container
+starts, what stays in memory beside a running container, and the ratio to crun. With --load all times are taken
+once more while a neighbour keeps every processor busy. --out writes the tables into a file as well.
+
 crun refuses hosts with cgroup v1 beside v2, so where that is so everyone runs in a mount namespace without
-the v2 tree. Runs are interleaved, one of each runtime in turn, so that what disturbs one disturbs all.
+the v2 tree. Runtimes take turns, and who is first changes from round to round; before each start of a container there
+is a pause, since the kernel takes containers down in the background: else one would pay for what another left.
 """
 import argparse
 import json
@@ -20,6 +23,8 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 UNIFIED = '/sys/fs/cgroup/unified'
+PAUSE_S = 0.05
+VERBS = ['run', 'create', 'start', 'state', 'exec', 'pause', 'resume', 'update', 'kill']
 
 
 def make_bundle(where, args):
@@ -69,6 +74,7 @@ class Runtime:
 def life(runtime, bundle):
     """One container through every verb."""
     name = runtime.fresh()
+    time.sleep(PAUSE_S)
     try:
         runtime.timed('create', 'create', '--bundle', bundle, name)
         runtime.timed('start', 'start', name)
@@ -107,26 +113,99 @@ def smallest_limit_kib(runtime, bundle, config):
     return 0
 
 
-def show(runtimes, whats, extra):
-    names = [r.name for r in runtimes]
-    print(f'{"":22}' + ''.join(f'{n:>18}' for n in names) + f'{"ours / crun":>14}')
-    for what in whats:
-        medians = [statistics.median(r.times[what]) for r in runtimes]
-        tails = [sorted(r.times[what])[int(len(r.times[what]) * 0.9)] for r in runtimes]
-        cells = ''.join(f'{m:9.2f} {"(" + format(t, ".2f") + ")":>8}' for m, t in zip(medians, tails))
-        print(f'{what + ", ms (p90)":22}{cells}{medians[0] / medians[names.index("crun")]:>14.2f}')
-    for what, values in extra.items():
-        ratio = values[0] / values[names.index('crun')] if values[names.index('crun')] else 0
-        print(f'{what:22}' + ''.join(f'{v:>18.0f}' for v in values) + f'{ratio:>14.2f}')
+def left_behind_kib(runtime, bundle):
+    """What processes of the runtime hold while a container runs (its own program is no part of that)."""
+    name, total = runtime.fresh(), 0
+    runtime.timed('', 'create', '--bundle', bundle, name)
+    runtime.timed('', 'start', name)
+    for pid in filter(str.isdigit, os.listdir('/proc')):
+        try:
+            with open(f'/proc/{pid}/cmdline', encoding='utf-8', errors='replace') as f:
+                mine = name in f.read()
+            with open(f'/proc/{pid}/statm', encoding='ascii') as f:
+                total += int(f.read().split()[1]) * 4 if mine else 0
+        except OSError:
+            pass
+    runtime.call('delete', '--force', name)
+    return total
+
+
+def measure(runtimes, work, n):
+    """n rounds after two to warm up."""
+    for runtime in runtimes:
+        runtime.times = {}
+    for i in range(n + 2):
+        first = i % len(runtimes)
+        for runtime in runtimes[first:] + runtimes[:first]:
+            time.sleep(PAUSE_S)
+            runtime.timed('run', 'run', '--bundle', work + '/once', runtime.fresh())
+            life(runtime, work + '/life')
+        if i == 1:
+            for runtime in runtimes:
+                runtime.times = {}
+
+
+def table(runtimes, title, rows):
+    """Markdown; rows are (name, [(median, p90 or None) for each runtime])."""
+    crun = [r.name for r in runtimes].index('crun')
+    lines = [f'| {title} | ' + ' | '.join(r.name for r in runtimes) + ' | ours / crun |',
+             '|---|' + '--:|' * (len(runtimes) + 1)]
+    for name, cells in rows:
+        ratio = f'{cells[0][0] / cells[crun][0]:.2f}' if cells[crun][0] else '-'
+        shown = [f'{m:.2f} ({t:.2f})' if t is not None else f'{m:.0f}' for m, t in cells]
+        lines.append(f'| {name} | ' + ' | '.join(shown) + f' | {ratio} |')
+    return '\n'.join(lines) + '\n'
+
+
+def times_table(runtimes, title):
+    rows = []
+    for verb in VERBS:
+        cells = []
+        for runtime in runtimes:
+            values = sorted(runtime.times[verb])
+            cells.append((statistics.median(values), values[int(len(values) * 0.9)]))
+        rows.append((verb, cells))
+    return table(runtimes, title, rows)
+
+
+def memory_table(runtimes, work, config):
+    rows = [('peak of run', [(peak_kib(r, work + '/once'), None) for r in runtimes]),
+            ('smallest limit that a container starts in',
+             [(smallest_limit_kib(r, work + '/small', config), None) for r in runtimes]),
+            ('left behind beside a running container', [(left_behind_kib(r, work + '/life'), None) for r in runtimes])]
+    return table(runtimes, 'memory, KiB', rows)
+
+
+def under_load(runtimes, work, n):
+    busy = [subprocess.Popen(['sh', '-c', 'while :; do :; done']) for _ in range(os.cpu_count())]
+    try:
+        measure(runtimes, work, n)
+    finally:
+        for child in busy:
+            child.kill()
+            child.wait()
+    return times_table(runtimes, 'busy neighbour: median ms (90th percentile)')
+
+
+def missing():
+    """Why nothing can be compared here, or None."""
+    if os.geteuid():
+        return 'containers need root'
+    absent = [name for name in ('crun', 'runc', 'busybox') if not shutil.which(name)]
+    return f'not installed: {", ".join(absent)}' if absent else None
 
 
 def main():
     options = argparse.ArgumentParser(description=__doc__.split('\n', maxsplit=1)[0])
     options.add_argument('--oci', default=os.path.join(HERE, '../../build/src/container/trapeze-oci'))
     options.add_argument('--n', type=int, default=40, help='rounds (default: 40)')
-    options.add_argument('--load', action='store_true', help='keep every processor busy')
+    options.add_argument('--load', action='store_true', help='once more with every processor busy')
     options.add_argument('--no-memory', action='store_true', help='times only')
+    options.add_argument('--out', help='a file for the tables')
     args = options.parse_args()
+    if missing():
+        print(f'containers: not compared: {missing()}')
+        return 0
     if os.path.ismount(UNIFIED):
         script = f'umount {UNIFIED} && exec "$@"'
         os.execvp('unshare', ['unshare', '-m', '--propagation', 'private', 'sh', '-c', script, 'sh'] + sys.argv)
@@ -134,28 +213,26 @@ def main():
     runtimes = [Runtime('trapeze', [os.path.realpath(args.oci), '--root', work + '/trapeze']),
                 Runtime('crun', ['crun', '--root', work + '/crun']),
                 Runtime('runc', ['runc', '--root', work + '/runc'])]
-    busy = [subprocess.Popen(['sh', '-c', 'while :; do :; done']) for _ in range(os.cpu_count())] if args.load else []
+    load = os.getloadavg()[0]
     try:
         make_bundle(work + '/once', ['/bin/true'])
         make_bundle(work + '/life', ['/bin/sleep', '100000'])
         config = make_bundle(work + '/small', ['/bin/true'])
-        for i in range(args.n + 2):
-            for runtime in runtimes:
-                runtime.timed('run', 'run', '--bundle', work + '/once', runtime.fresh())
-                life(runtime, work + '/life')
-            if i == 1:  # two rounds to warm up
-                for runtime in runtimes:
-                    runtime.times = {}
-        extra = {}
+        measure(runtimes, work, args.n)
+        parts = [times_table(runtimes, 'median ms (90th percentile)')]
+        if args.load:
+            parts.append(under_load(runtimes, work, args.n))
         if not args.no_memory:
-            extra['peak memory, KiB'] = [peak_kib(r, work + '/once') for r in runtimes]
-            extra['smallest limit, KiB'] = [smallest_limit_kib(r, work + '/small', config) for r in runtimes]
-        show(runtimes, ['run', 'create', 'start', 'state', 'exec', 'pause', 'resume', 'update', 'kill'], extra)
+            parts.append(memory_table(runtimes, work, config))
     finally:
-        for child in busy:
-            child.kill()
-            child.wait()
         shutil.rmtree(work, ignore_errors=True)
+    text = '\n'.join(parts)
+    print(text)
+    if args.out:
+        with open(args.out, 'w', encoding='utf-8') as f:
+            f.write(f'# Containers: trapeze-oci, crun and runc\n\nTaken by `bench/oci/run.py --n {args.n}'
+                    f'{" --load" if args.load else ""}` on {os.cpu_count()} processors; the load of other work was {load:.1f} '
+                    'at the beginning.\n\n' + text)
     return 0
 
 
