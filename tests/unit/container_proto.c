@@ -41,10 +41,9 @@ static void test_nonsense_ends_it(void **state)
     static const char *const bad[] = {
         "\x80",                                         /* a key without end */
         "\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\xff", /* a number without end */
-        "\x0a\x05"
-        "four",     /* a string that is shorter than it says */
-        "\x0b",     /* a group, which nobody uses */
-        "\x09\x01", /* half of a number of 8 bytes */
+        "\x0a\005four",                                 /* a string that is shorter than it says */
+        "\x0b",                                         /* a group, which nobody uses */
+        "\x09\x01",                                     /* half of a number of 8 bytes */
     };
 
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
