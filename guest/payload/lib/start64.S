@@ -76,11 +76,15 @@ start64:
     mov $low_end, %ecx
     sub %edi, %ecx
     rep movsb
+    mov %ebx, start_info(%rip) /* PVH: what the loader says */
     call trap_init
     call payload_main
     call finish
 
     .bss
+    .globl start_info
+start_info:
+    .skip 4
     .balign 4096
     .globl page_tables
 page_tables:

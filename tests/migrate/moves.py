@@ -1,0 +1,298 @@
+#!/usr/bin/env python3
+"""A guest that checks itself migrates between two hosts, which are two folders for records on this one.
+
+usage: moves.py TRAPEZE WALKER; prints TAP. TRAPEZE_MIGRATIONS=1000 for a night: so many moves there and back.
+The guest (guest/payload/walker.c) checks every page before it rewrites it, and counts bytes into a file: nothing of its life
+may be missing or be there twice. Nothing here asserts a time.
+"""
+import itertools
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+
+TRAPEZE, WALKER = sys.argv[1:3]
+WALK = 'set=12 fill=6 rate=20'
+PATIENCE_S = 120
+MODES = [[], ['--postcopy'], ['--compress', 'zstd', '--delta', '32M', '--bandwidth', '200M'],
+         ['--hybrid', '--connections', '3', '--bandwidth', '20M'], ['--throttle', '80', '--bandwidth', '30M']]
+
+
+class Wrong(Exception):
+    pass
+
+
+def until(what, condition):
+    """Repeats until it holds; what has to come comes within PATIENCE_S also on a loaded machine."""
+    end = time.monotonic() + PATIENCE_S
+    while not condition():
+        if time.monotonic() > end:
+            raise Wrong('never came: ' + what)
+        time.sleep(0.02)
+
+
+class Host:
+    """A folder for records, with a receiver."""
+
+    def __init__(self, folder, name, *options, place=None):
+        self.root = os.path.join(folder, name)
+        os.makedirs(self.root)
+        self.debug = os.path.join(self.root, 'debug')
+        self.place = place or 'unix:' + os.path.join(self.root, 'in')
+        self.env = dict(os.environ, TRAPEZE_ROOT=self.root)
+        self.messages = open(os.path.join(self.root, 'receiver'), 'w+', encoding='utf-8')
+        self.receiver = subprocess.Popen(
+            [TRAPEZE, 'receive', '--debug-console', f'0xe9,file={self.debug}', *options, self.place], env=self.env,
+            stdin=subprocess.DEVNULL, stdout=self.messages, stderr=self.messages)
+        if not place:
+            until('the receiver listens', lambda: os.path.exists(os.path.join(self.root, 'in')))
+
+    def call(self, *args, wanted=0):
+        run = subprocess.run([TRAPEZE, *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+                             timeout=PATIENCE_S)
+        if run.returncode != wanted:
+            raise Wrong(f'trapeze {" ".join(args)}: status {run.returncode}, not {wanted}: {run.stderr.strip()}')
+        return run.stdout
+
+    def guests(self):
+        return {g['name']: g for g in json.loads(self.call('ps', '-a', '--format', 'json'))}
+
+    def state(self, name):
+        return self.guests().get(name, {}).get('state', 'nothing')
+
+    def start(self, name, memory='64M'):
+        self.call('run', '-d', '--name', name, '-k', WALKER, '-a', WALK, '-m', memory, '--net', 'none', '--serial', 'null',
+                  '--no-reboot', '--debug-console', f'0xe9,file={self.debug}', '--debug-exit', '0xf4')
+        until('the guest counts', lambda: len(self.bytes()) > 20)
+
+    def migrate(self, name, there, *options):
+        return subprocess.Popen([TRAPEZE, 'migrate', '--format', 'json', *options, name, there.place], env=self.env,
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+    def bytes(self):
+        with open(self.debug, 'rb') as f:
+            return f.read()
+
+    def clear(self):
+        for guest in self.guests().values():
+            subprocess.run([TRAPEZE, 'rm', '-f', guest['id']], env=self.env, capture_output=True, check=False)
+
+    def close(self):
+        self.receiver.kill()
+        self.receiver.wait()
+        self.clear()
+
+
+def check_count(data, what):
+    """The guest counts from '@' to '_' and again, one at a time."""
+    if b'walker' in data:
+        raise Wrong(f'{what}: {data[-300:].decode(errors="replace")}')
+    for before, after in zip(data, data[1:]):
+        if (after - before) % 32 != 1:
+            raise Wrong(f'{what}: {chr(before)} is followed by {chr(after)}')
+
+
+def check_move(here, there, name):
+    until(f'{name} goes on', lambda: len(there.bytes()) > 20)
+    old, new = here.bytes(), there.bytes()
+    check_count(old, 'before')
+    check_count(new, 'after')
+    if old and (new[0] - old[-1]) % 32 != 1:
+        raise Wrong(f'{chr(old[-1])} was the last before, {chr(new[0])} is the first after')
+    state = there.state(name)
+    if state != 'running':
+        raise Wrong(f'it is {state} there')
+    here.call('rm', name)
+
+
+def move(here, there, name, *options):
+    run = here.migrate(name, there, *options)
+    out, errors = run.communicate(timeout=PATIENCE_S)
+    if run.returncode:
+        raise Wrong(f'migrate {" ".join(options)}: status {run.returncode}: {errors.strip()}')
+    check_move(here, there, name)
+    return json.loads(out.splitlines()[-1])
+
+
+def still_counts(host, what):
+    before = len(host.bytes())
+    until(what, lambda: len(host.bytes()) > before + 20)
+    check_count(host.bytes(), what)
+
+
+def wait_phase(run, *phases):
+    """Reads events until one is of that phase."""
+    for line in run.stdout:
+        if json.loads(line).get('phase') in phases:
+            return
+    raise Wrong(f'no phase {phases}: {run.stderr.read()}')
+
+
+# --- the cases ---------------------------------------------------------------------------------------------------
+
+
+def there_and_back(hosts):
+    a, b = hosts
+    a.start('walker')
+    moves = int(os.environ.get('TRAPEZE_MIGRATIONS', str(len(MODES))))
+    for i, mode in zip(range(moves), itertools.cycle(MODES)):
+        move(a, b, 'walker', *mode)
+        move(b, a, 'walker', *mode)
+    a.call('rm', '-f', 'walker')
+
+
+def cancel_then_move(hosts):
+    a, b = hosts
+    a.start('walker')
+    run = a.migrate('walker', b, '--bandwidth', '2M')
+    wait_phase(run, 'copying')
+    a.call('migrate', '--cancel', 'walker')
+    _, errors = run.communicate(timeout=PATIENCE_S)
+    if run.returncode != 4 or 'cancelled' not in errors:
+        raise Wrong(f'status {run.returncode}, {errors}')
+    still_counts(a, 'it goes on after the cancel')
+    until('nothing is left there', lambda: not b.guests())
+    move(a, b, 'walker')
+    b.call('rm', '-f', 'walker')
+
+
+def destination_killed(hosts):
+    """At some moment of the copy: the guest runs on, and can move later."""
+    a, b = hosts
+    a.start('walker')
+    for bandwidth in ('2M', '4M', '300M'):
+        run = a.migrate('walker', b, '--bandwidth', bandwidth)
+        until('its process is there', lambda: b.guests() or run.poll() is not None)
+        for guest in b.guests().values():
+            if guest.get('pid'):
+                time.sleep(random.random() / 5)
+                try:
+                    os.kill(guest['pid'], signal.SIGKILL)
+                except ProcessLookupError:
+                    pass
+        run.communicate(timeout=PATIENCE_S)
+        if a.state('walker') != 'running':
+            # It was through before the kill: then it is a guest that was killed there.
+            if a.state('walker') != 'ended':
+                raise Wrong(f'it is {a.state("walker")} here')
+            a.call('rm', 'walker')
+            for guest in b.guests():
+                b.call('rm', '-f', guest)
+            a.start('walker')
+            continue
+        still_counts(a, 'it goes on here')
+        until('nothing is left there', lambda: not b.guests())
+    move(a, b, 'walker')
+    b.call('rm', '-f', 'walker')
+
+
+def source_killed(hosts):
+    """Before the hand-over the guest dies with its process, and nothing of it stays there."""
+    a, b = hosts
+    a.start('walker')
+    run = a.migrate('walker', b, '--bandwidth', '3M')
+    wait_phase(run, 'copying')
+    os.kill(a.guests()['walker']['pid'], signal.SIGKILL)
+    run.communicate(timeout=PATIENCE_S)
+    until('nothing is left there', lambda: not b.guests())
+    a.call('rm', 'walker')
+
+
+def children(pid):
+    with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as f:
+        return [int(p) for p in f.read().split()]
+
+
+def broken_postcopy(folder):
+    """TLS over TCP; its carriers are killed in the middle of a post-copy, and a new line is made."""
+    key, wrong = os.path.join(folder, 'key'), os.path.join(folder, 'wrong')
+    for path, text in ((key, 'ab' * 32), (wrong, 'cd' * 32)):
+        with open(path, 'w', encoding='ascii') as f:
+            f.write(text + '\n')
+    port = random.randrange(20000, 30000)
+    a = Host(folder, 'tls-a')
+    b = Host(folder, 'tls-b', '--psk', key, place=f'tcp://127.0.0.1:{port}')
+    try:
+        a.start('walker')
+        a.call('migrate', '--psk', wrong, 'walker', b.place, wanted=4)
+        a.call('migrate', 'walker', b.place, wanted=4)  # plain bytes to a TLS port
+        until('the receiver listens', lambda: b.receiver.poll() is None)
+        run = a.migrate('walker', b, '--psk', key, '--postcopy', '--bandwidth', '2M')
+        wait_phase(run, 'serving pages')
+        for carrier in children(run.pid):
+            os.kill(carrier, signal.SIGKILL)
+        _, errors = run.communicate(timeout=PATIENCE_S)
+        if run.returncode != 4 or '--again' not in errors:
+            raise Wrong(f'status {run.returncode}, {errors}')
+        if a.state('walker') != 'serving pages':
+            raise Wrong(f'it is {a.state("walker")} here')
+        a.call('resume', 'walker', wanted=4)
+        run = a.migrate('walker', b, '--psk', key, '--again')
+        _, errors = run.communicate(timeout=PATIENCE_S)
+        if run.returncode:
+            raise Wrong(f'again: status {run.returncode}, {errors}')
+        check_move(a, b, 'walker')
+    finally:
+        a.close()
+        b.close()
+
+
+def accelerators(hosts, folder):
+    """From the translator to KVM and back, where KVM works."""
+    a, b = hosts
+    if subprocess.run([TRAPEZE, 'run', '--accel', 'kvm', '-k', WALKER, '-a', 'set=1 fill=1 seconds=1', '-m', '64M', '--net',
+                       'none', '--serial', 'null', '--debug-exit', '0xf4'], stdin=subprocess.DEVNULL, capture_output=True,
+                      check=False, timeout=PATIENCE_S).returncode != 1:
+        return 'KVM does not work here'
+    k = Host(folder, 'kvm', '--accel', 'kvm')
+    t = Host(folder, 'bt', '--accel', 'bt')
+    try:
+        a.start('walker')
+        move(a, k, 'walker')
+        move(k, t, 'walker', '--postcopy')
+    finally:
+        k.close()
+        t.close()
+    return None
+
+
+def main():
+    if subprocess.run([TRAPEZE, 'accel'], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+        print('no accelerator works here')
+        return 77
+    folder = tempfile.mkdtemp(prefix='trapeze-migrate-')
+    hosts = Host(folder, 'a'), Host(folder, 'b')
+    cases = [('there and back by every way of copying', lambda: there_and_back(hosts)),
+             ('cancelled, then moved', lambda: cancel_then_move(hosts)),
+             ('the destination is killed', lambda: destination_killed(hosts)),
+             ('the source is killed', lambda: source_killed(hosts)),
+             ('TLS; a post-copy whose line breaks goes on over a new one', lambda: broken_postcopy(folder)),
+             ('from accelerator to accelerator', lambda: accelerators(hosts, folder))]
+    print(f'1..{len(cases)}', flush=True)
+    failed = 0
+    for number, (name, case) in enumerate(cases, 1):
+        try:
+            skipped = case()
+            print(f'ok {number} - {name}' + (f' # SKIP {skipped}' if skipped else ''), flush=True)
+        except (Wrong, subprocess.TimeoutExpired, OSError, ValueError) as wrong:
+            failed += 1
+            print('\n'.join('# ' + line for line in str(wrong).splitlines()))
+            for host in hosts:
+                host.messages.seek(0)
+                print('\n'.join('# ' + line for line in host.messages.read().splitlines()))
+            print(f'not ok {number} - {name}', flush=True)
+            for host in hosts:
+                host.clear()
+    for host in hosts:
+        host.close()
+    shutil.rmtree(folder, ignore_errors=True)
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
