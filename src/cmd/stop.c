@@ -47,6 +47,11 @@ static int press(struct host *h, struct record *record, struct err *err)
     if (!rc && state && !strcmp(state, "paused"))
         rc = err_set(err, EBUSY,
                      "it is paused and cannot shut down: resume it first, or use 'trapeze kill'");
+    else if (!rc && state && !strcmp(state, "undecided"))
+        rc = err_set(err, EBUSY,
+                     "it may run on the host that it was moved to: look there, then 'trapeze "
+                     "migrate --claim' "
+                     "lets it go on here, and 'trapeze kill' gives it up here");
     json_decref(status);
     return rc ? rc : guest_ask(h, record, "powerdown", NULL, NULL, err);
 }

@@ -148,6 +148,10 @@ int records_open(const char *path, struct records **ret_records, struct err *err
         free(r);
         return err_set(err, ENOMEM, "records: no memory");
     }
+    /* Made by us first: SQLite would let others read it, and gives its other files the same rights. */
+    int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC | O_NOFOLLOW, 0600);
+    if (fd >= 0)
+        close(fd);
     int code = sqlite3_open_v2(
         path, &r->db, SQLITE_OPEN_READWRITE | SQLITE_OPEN_CREATE | SQLITE_OPEN_NOFOLLOW, NULL);
     int rc = code ? fail(r, code, err) : prepare(r, err);

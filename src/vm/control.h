@@ -65,6 +65,9 @@ int control_number(const struct control_call *call, const char *name, u64 max, u
 int control_flag(const struct control_call *call, const char *name, bool *ret_flag,
                  struct err *err);
 
+/* What the machine does, in a word or two: running, paused, ended, or how its migration stands. */
+const char *control_state(const struct vm *vm);
+
 /* The verbs; their order is that of the table in control.c. */
 void control_do_attach(struct control_call *call);
 void control_do_migrate(struct control_call *call);

@@ -3,15 +3,27 @@
  */
 #include "vm/control.h"
 
+#include "vm/migrate_vm.h"
 #include "vm/parts.h"
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
 
+const char *control_state(const struct vm *vm)
+{
+    const char *migration = vm_migrate_state(vm);
+
+    if (vm->ended)
+        return "ended";
+    if (migration && strcmp(migration, "here")) /* it was to move, and did not */
+        return migration;
+    return vm->paused ? "paused" : "running";
+}
+
 void control_do_status(struct control_call *call)
 {
     const struct vm *vm = call->vm;
-    const char *state = vm->ended ? "ended" : vm->paused ? "paused" : "running";
+    const char *state = control_state(vm);
 
     json_t *fields =
         json_pack("{s:s,s:s,s:i,s:s,s:i,s:I}", "state", state, "name", vm->config->name, "pid",
