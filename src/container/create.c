@@ -102,7 +102,7 @@ static void fill_state(struct creation *c)
     st->creator_start = state_start_time(st->creator);
     st->annotations = c->spec.annotations;
     st->new_pid_ns = spec_new_ns(&c->spec, NS_PID);
-    st->no_pivot = c->opts->no_pivot;
+    st->no_pivot = c->opts->no_pivot || !spec_new_ns(&c->spec, NS_MOUNT);
     for (size_t k = 0; k < NS_KINDS; k++)
         if (c->spec.ns[k].present)
             st->ns_flags |= ns_types[k].flag;
@@ -147,7 +147,6 @@ int create_load(struct creation *c, struct runtime *rt, const struct create_opts
                             .console = -1,
                             .notify_dir = -1,
                             .root = -1,
-                            .no_pivot = opts->no_pivot,
                             .no_new_keyring = opts->no_new_keyring,
                             .privileged = !rt->rootless};
     memset(c->init.ns_fds, 0xff, sizeof(c->init.ns_fds));
@@ -161,6 +160,7 @@ int create_load(struct creation *c, struct runtime *rt, const struct create_opts
     c->state.bundle = bundle;
     c->state.rootfs = rootfs;
     fill_state(c);
+    c->init.no_pivot = c->state.no_pivot;
     return 0;
 }
 
@@ -244,6 +244,9 @@ static int prepare(struct creation *c, struct err *err)
     if (rdt_plan(&c->state, c->spec.intel_rdt, err) < 0)
         return -err->code;
     if (state_save(&c->state, err) < 0 || state_save_config(&c->state, c->spec.doc, err) < 0)
+        return -err->code;
+    if (!spec_has_ns(&c->spec, NS_MOUNT) &&
+        (rootfs_attach_here(in, &c->state.mount_id, err) < 0 || state_save(&c->state, err) < 0))
         return -err->code;
     return c->opts->run ? 0 : make_start_socket(c, err);
 }
@@ -485,6 +488,7 @@ void create_undo(struct creation *c)
             report(REPORT_WARN, "%s", err.msg);
         rdt_remove(&c->state, &err);
     }
+    rootfs_detach_here(c->state.rootfs, c->state.mount_id);
     if (c->state.dirfd >= 0 && c->state.locked && state_remove(&c->state, &err) < 0)
         report(REPORT_WARN, "%s", err.msg);
     if (c->opts->pid_file)

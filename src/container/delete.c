@@ -32,6 +32,7 @@ int delete_leftovers(struct state *st, struct err *err)
         spec_fini(&s);
         return -err->code;
     }
+    rootfs_detach_here(st->rootfs, st->mount_id);
     rc = state_remove(st, err);
     if (rc == 0 && has_spec) {
         json_t *state = state_to_json(st, STATUS_STOPPED);

@@ -39,6 +39,12 @@ void init_main(struct init *in) __attribute__((noreturn));
 
 /* rootfs.c: mounts everything below in->root, which becomes the mounted root file system. */
 int rootfs_build(struct init *in, struct err *err);
+/*
+ * Without a mount namespace of its own: the runtime mounts the container's root onto its own place in ours. The id of
+ * that mount tells it again when it is taken away, with all below it.
+ */
+int rootfs_attach_here(struct init *in, u64 *ret_mount_id, struct err *err);
+void rootfs_detach_here(const char *rootfs, u64 mount_id);
 /* Makes it "/" and lets go of the host's. */
 int rootfs_enter(struct init *in, struct err *err);
 /* seal.c: masked and read-only paths, and the root itself if the configuration says so. */

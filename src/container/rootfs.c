@@ -195,21 +195,77 @@ static int mount_notify_dir(struct init *in, struct err *err)
     return mount_attach(in->notify_dir, target, "/run/notify", err);
 }
 
-int rootfs_build(struct init *in, struct err *err)
+/*
+ * In a mount namespace of others the tree goes to its own place instead of over "/", and is entered by chroot: what
+ * is mounted below shows there, but is not handed on to their peers.
+ */
+static int attach_in_foreign(int tree, const char *place, struct err *err)
+{
+    auto_close int target = open(place, O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int rc;
+
+    if (target < 0)
+        return err_sys(err, errno, "open %s in the mount namespace", place);
+    if (mount_attach(tree, target, place, err) < 0)
+        return -err->code;
+    rc = mount_set_propagation(tree, SYS_MS_PRIVATE, true);
+    return rc < 0 ? err_sys(err, -rc, "make %s private", place) : 0;
+}
+
+static u64 mount_id(int fd)
+{
+    struct statx st;
+
+    return statx(fd, "", AT_EMPTY_PATH, STATX_MNT_ID, &st) == 0 ? st.stx_mnt_id : 0;
+}
+
+static int clone_root(struct init *in, struct err *err)
+{
+    if (in->root_tree >= 0)
+        return 0;
+    in->root_tree = mount_clone_tree(in->state->rootfs, true);
+    return in->root_tree < 0
+               ? err_sys(err, -in->root_tree, "clone the root file system %s", in->state->rootfs)
+               : 0;
+}
+
+int rootfs_attach_here(struct init *in, u64 *ret_mount_id, struct err *err)
+{
+    if (clone_root(in, err) < 0 || attach_in_foreign(in->root_tree, in->state->rootfs, err) < 0)
+        return -err->code;
+    *ret_mount_id = mount_id(in->root_tree);
+    return 0;
+}
+
+void rootfs_detach_here(const char *rootfs, u64 id)
+{
+    auto_close int fd = open(rootfs, O_PATH | O_DIRECTORY | O_CLOEXEC);
+
+    /* Only what is still ours: the engine may have mounted the same place, too. */
+    if (id && fd >= 0 && mount_id(fd) == id)
+        sys_umount(rootfs, SYS_MNT_DETACH);
+}
+
+static int attach_root(struct init *in, struct err *err)
 {
     auto_close int slash = -1;
 
+    if (!spec_has_ns(in->spec, NS_MOUNT))
+        return 0; /* the runtime has done it */
+    if (in->spec->ns[NS_MOUNT].path)
+        return clone_root(in, err) < 0 ? -err->code
+                                       : attach_in_foreign(in->root_tree, in->state->rootfs, err);
     if (isolate(in, err) < 0)
         return -err->code;
     slash = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (slash < 0)
         return err_sys(err, errno, "open /");
-    if (in->root_tree < 0) {
-        in->root_tree = mount_clone_tree(in->state->rootfs, true);
-        if (in->root_tree < 0)
-            return err_sys(err, -in->root_tree, "clone the root file system %s", in->state->rootfs);
-    }
-    if (mount_attach(in->root_tree, slash, "/", err) < 0)
+    return clone_root(in, err) < 0 ? -err->code : mount_attach(in->root_tree, slash, "/", err);
+}
+
+int rootfs_build(struct init *in, struct err *err)
+{
+    if (attach_root(in, err) < 0)
         return -err->code;
     in->root = in->root_tree;
     for (size_t i = 0; i < in->spec->mount_count; i++)

@@ -99,13 +99,13 @@ static int check_names(const struct spec *s, struct err *err)
     return 0;
 }
 
+/* Inside a user namespace of its own the container has no rights over mounts of another one. */
 static int check_mount_ns(const struct spec *s, struct err *err)
 {
-    /* Without a mount namespace of its own the container's mounts would be the host's. */
-    if (!spec_has_ns(s, NS_MOUNT))
-        return err_set(err, EINVAL, "a mount namespace is needed");
-    if (s->ns[NS_MOUNT].path)
-        return err_set(err, EINVAL, "a mount namespace cannot be joined by path");
+    if (spec_new_ns(s, NS_USER) && !spec_new_ns(s, NS_MOUNT))
+        return err_set(err, EINVAL,
+                       "a new user namespace needs a new mount namespace: add one to "
+                       "linux.namespaces");
     return 0;
 }
 

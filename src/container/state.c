@@ -142,6 +142,7 @@ static int read_record(struct state *s, struct err *err)
         json_flag(doc, "newPidNs", &s->new_pid_ns, err) < 0 ||
         json_flag(doc, "noPivot", &s->no_pivot, err) < 0 ||
         json_u64(doc, "namespaces", UINT64_MAX, &s->ns_flags, err) < 0 ||
+        json_u64(doc, "mountId", UINT64_MAX, &s->mount_id, err) < 0 ||
         json_str(doc, "systemdUnit", &s->systemd_unit, err) < 0 ||
         json_str(doc, "rdtPath", &s->rdt_path, err) < 0 ||
         json_obj(doc, "annotations", &s->annotations, err) < 0 ||
@@ -195,6 +196,7 @@ int state_save(const struct state *s, struct err *err)
     json_object_object_add(o, "newPidNs", json_object_new_boolean(s->new_pid_ns));
     json_object_object_add(o, "noPivot", json_object_new_boolean(s->no_pivot));
     json_object_object_add(o, "namespaces", json_object_new_uint64(s->ns_flags));
+    json_object_object_add(o, "mountId", json_object_new_uint64(s->mount_id));
     add_str(o, "systemdUnit", s->systemd_unit);
     add_str(o, "rdtPath", s->rdt_path);
     if (s->annotations)

@@ -30,6 +30,7 @@ struct state {
     u64 creator_start;
     bool new_pid_ns, no_pivot;
     u64 ns_flags; /* CLONE_NEW... the container has or joined */
+    u64 mount_id; /* of the root in the host's mount namespace, when it has none of its own; else 0 */
     const char *systemd_unit, *systemd_slice;
     const char *rdt_path; /* the resctrl group made for the container */
     struct cgroup cgroup;

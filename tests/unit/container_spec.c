@@ -83,7 +83,11 @@ static void test_refusals(void **state)
             "out of range");
     refuses(HEAD "\"mounts\":[{}]}", "no destination");
     refuses(HEAD "\"hooks\":{\"poststop\":[{\"path\":\"x\"}]}}", "absolute path");
-    refuses(HEAD "\"linux\":{}}", "a mount namespace is needed");
+    refuses(
+        HEAD
+        "\"linux\":{\"namespaces\":[{\"type\":\"user\"}],\"uidMappings\":[{\"containerID\":0,"
+        "\"hostID\":1,\"size\":1}],\"gidMappings\":[{\"containerID\":0,\"hostID\":1,\"size\":1}]}}",
+        "a new user namespace needs a new mount namespace");
     refuses(LINUX(",\"devices\":[{\"path\":\"/d\",\"type\":\"z\"}]"), "invalid type");
     refuses(LINUX(",\"sysctl\":{\"kernel.panic\":\"1\"}"), "not in a separate kernel namespace");
     refuses(LINUX(",\"sysctl\":{\"net.x\":\"1\"}"), "hosts network namespace");
