@@ -240,6 +240,8 @@ static void init_cpu(struct vcpu *v, unsigned index)
     c->vec_saved = true;
     c->priv[P_PEXT_MASK] = PAGE_INDEX_MASK;
     c->priv[P_EXEC_TABLE] = EXEC_TABLE;
+    c->priv[P_RAM_BYTES] = bt->m->ram->mapped;
+    c->priv[P_LINES] = (u64)bt->cache->lines;
     relative_reset(c);
     c->priv[P_XSAVE_MASK] = host_xcr0() & (c->model->xcr0_mask | 3);
     for (unsigned i = 0; i < STUBS; i++)

@@ -111,13 +111,35 @@ static void lines_add(struct code_page *p, unsigned from, unsigned to)
         p->lines |= BIT(l);
 }
 
-static void page_recount(struct code_page *p)
+/* Stores look at k->lines behind themselves (gen_store.c), translation sets all of a page's before it reads it. */
+static void lines_set(struct bt *bt, const struct code_page *p, u64 lines)
+{
+    u64 *at = (u64 *)(bt->cache->lines + ((u64)memfd_page(bt, p->gpn << 12) << 6));
+
+    for (unsigned i = 0; i < 8; i++, lines >>= 8) { /* 8 bits to 8 bytes */
+        u64 bytes;
+        __asm__("pdep %2, %1, %0" : "=r"(bytes) : "r"(lines), "r"(0x0101010101010101ull));
+        __atomic_store_n(&at[i], bytes, __ATOMIC_RELAXED);
+    }
+    __atomic_thread_fence(__ATOMIC_SEQ_CST);
+}
+
+void page_lines(struct bt *bt, u64 gpa, bool known)
+{
+    const struct code_page *p = page_find(bt, gpa >> 12);
+
+    if (p)
+        lines_set(bt, p, known ? p->lines : ~0ull);
+}
+
+static void page_recount(struct bt *bt, struct code_page *p)
 {
     p->lines = 0;
     for (struct block *b = p->blocks[0]; b; b = b->page_next[0])
         lines_add(p, b->dep_from, b->dep_to);
     for (struct block *b = p->blocks[1]; b; b = b->page_next[1])
         lines_add(p, 0, ((b->vpc + b->bytes - 1) & 0xfff) + 1);
+    lines_set(bt, p, p->lines);
 }
 
 void block_add(struct bt *bt, struct block *b)
@@ -277,6 +299,7 @@ static void page_unmark(struct bt *bt, struct code_page *p)
     if (*at)
         *at = p->hash_next;
     k->npages--;
+    lines_set(bt, p, 0);
     raw_syscall3(SYS_mprotect, (u64)bt->gview + ((u64)n << 12), 4096, PROT_READ | PROT_WRITE);
     __atomic_fetch_and(&k->page_map[n], (u8)~PAGE_IS_CODE, __ATOMIC_SEQ_CST);
 }
@@ -329,7 +352,7 @@ static void page_written(struct bt *bt, struct code_page *p, unsigned from, unsi
             }
     }
     if (dropped)
-        page_recount(p);
+        page_recount(bt, p);
     if (!p->lines)
         page_unmark(bt, p);
 }
@@ -457,7 +480,7 @@ void cache_note_fault(struct bt *bt, struct block *b, unsigned offset)
         struct code_page *p = page_find(bt, b->gpa >> 12);
         block_drop(bt, b);
         if (p)
-            page_recount(p);
+            page_recount(bt, p);
         if (p && !p->lines)
             page_unmark(bt, p);
     }

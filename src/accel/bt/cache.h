@@ -92,6 +92,7 @@ struct code_cache {
     struct code_page **page;
     u8 *page_map;           /* per page of the memfd: PAGE_IS_CODE: has translations and is write-protected in gview;
                              * the rest counts how often its code was dropped for being written beside */
+    u8 *lines;              /* per 64 bytes of the memfd: not 0: holds translated code, or is being translated */
     struct block **order;   /* blocks by host address */
     u32 norder, max_order;
     u32 npages;             /* that are marked */
@@ -150,6 +151,8 @@ void *arena_alloc(struct bt *bt, u64 bytes);               /* zeroed, 8-byte ali
 bool cache_has_room(struct bt *bt);
 /* Marks the page of gpa as code, write-protecting it, before its bytes are read. */
 struct code_page *page_mark(struct bt *bt, u64 gpa);
+/* The lines of the page hold code, all of them while it is translated from (false), then those that do (true). */
+void page_lines(struct bt *bt, u64 gpa, bool known);
 bool careful_get(struct bt *bt, u64 gpa);
 void careful_add(struct bt *bt, u64 gpa);
 

@@ -12,10 +12,11 @@
 
 #define ACC_ALIGN 4 /* beside ACC_R, ACC_W: misaligned is #GP */
 #define ACC_MASKED 8 /* a missing page may not matter */
+#define ACC_WROTE 16 /* a store that is done turns out to have been to code */
 #define BLOCK_INSNS 48
 #define MAX_COLD 320
 
-enum cold_kind { COLD_SLOW, COLD_LINK, COLD_MISS, COLD_REMAP, COLD_POLL, COLD_WINDOW, COLD_SLIDE };
+enum cold_kind { COLD_SLOW, COLD_LINK, COLD_MISS, COLD_REMAP, COLD_POLL, COLD_WINDOW, COLD_SLIDE, COLD_CAREFUL, COLD_WROTE };
 
 #define WINDOWS 8
 #define NO_WINDOW 0xff
@@ -34,6 +35,7 @@ struct cold {
     u8 hold;           /* then: where RAX is, see flags_save() */
     u8 addr_reg;       /* SLOW: register that holds the linear address */
     u8 size, acc;
+    u8 insn;           /* CAREFUL: which */
     u8 *from1, *from2; /* rel32 of the jumps here: missing entry, misaligned */
     u8 *resume;        /* SLOW: writable address of the access */
     u8 *restore;       /* SLOW, live: of the flags_restore in front of it */
@@ -90,9 +92,16 @@ unsigned gen_address(struct gen *g, const struct insn *in, s32 extra_disp);
 /* Code that leaves in S2 what to add to addr_reg for an access of size bytes. */
 void gen_check(struct gen *g, unsigned addr_reg, unsigned size, unsigned acc);
 struct cold *gen_cold(struct gen *g, enum cold_kind kind);
+void gen_slow_call(struct gen *g, const struct cold *k); /* of light_slow() */
 void gen_cold_code(struct gen *g);
 
+/* gen_store.c */
+bool gen_store(struct gen *g);       /* one that often meets pages with code; false: not for this insn */
+void gen_cold_store(struct gen *g, struct cold *k);
+
 /* gen_copy.c */
+void copy_with_mem(struct gen *g, const struct insn *in, unsigned addr); /* the insn with its memory at [addr + S2] */
+void copy_carefully(struct gen *g, const struct insn *in);
 void gen_copy(struct gen *g);         /* INSN_COPY */
 void gen_lea(struct gen *g);
 void gen_moffs(struct gen *g);

@@ -176,6 +176,11 @@ static void put_with_mem(struct gen *g, const struct insn *in, unsigned addr, bo
     store_hidden(g, h, n);
 }
 
+void copy_with_mem(struct gen *g, const struct insn *in, unsigned addr)
+{
+    put_with_mem(g, in, addr, true, 0);
+}
+
 static void put_reg_form(struct gen *g, const struct insn *in)
 {
     struct code *o = &g->o;
@@ -222,7 +227,7 @@ static void copy_registers(struct gen *g, const struct insn *in)
 }
 
 /* Through the slow path, in line: light_begin() puts the address of the bytes in S1, light_end() writes them back. */
-static void copy_carefully(struct gen *g, const struct insn *in)
+void copy_carefully(struct gen *g, const struct insn *in)
 {
     struct code *o = &g->o;
     struct site *s = gen_site(g, NULL);
@@ -257,6 +262,8 @@ void gen_copy(struct gen *g)
     /* Segments that the mode does not promise to be flat, and code segments, which are never writable. */
     bool far_seg = !g->code64 && (in->seg == SEG_FS || in->seg == SEG_GS ||
                                   (in->seg == SEG_CS && (in->form->mem_acc & ACC_W)));
+    if (g->careful[g->i] && gen_store(g))
+        return;
     if (!g->plain || g->careful[g->i] || far_seg || gen_copy_needs_care(in)) {
         copy_carefully(g, in);
         return;

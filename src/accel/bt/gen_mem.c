@@ -129,11 +129,13 @@ void gen_check(struct gen *g, unsigned addr_reg, unsigned size, unsigned acc)
     k->resume = o->p;
 }
 
-/* What light_slow() reads behind the jump to it; not aligned. */
-static void slow_record(struct gen *g, const struct cold *k)
+/* light_slow() reads what it must know behind the jump to it; not aligned. */
+void gen_slow_call(struct gen *g, const struct cold *k)
 {
     struct code *o = &g->o;
 
+    b3(o, 0x4c, 0x8d, 0x3d), b4(o, 5); /* lea r15, [rip + 5]: the record behind the jump */
+    jmp_rx(o, g->bt->cache->tramp[STUB_SLOW]);
     b8(o, k->vpc);
     b4(o, (u32)(k->resume - o->p));
     b3(o, k->size, k->acc, g->b->relative);
@@ -167,9 +169,7 @@ static void cold_slow(struct gen *g, const struct cold *k)
         flags_restore(o, k->hold, PRIV_FIELD(P_RAX));
     if (k->addr_reg != S1)
         mov_rr(o, S1, k->addr_reg);
-    b3(o, 0x4c, 0x8d, 0x3d), b4(o, 5); /* lea r15, [rip + 5]: the record behind the jump */
-    jmp_rx(o, g->bt->cache->tramp[STUB_SLOW]);
-    slow_record(g, k);
+    gen_slow_call(g, k);
 }
 
 static void cold_window(struct gen *g, const struct cold *k)
@@ -199,6 +199,10 @@ void gen_cold_code(struct gen *g)
         }
         if (k->kind == COLD_WINDOW) {
             cold_window(g, k);
+            continue;
+        }
+        if (k->kind == COLD_CAREFUL || k->kind == COLD_WROTE) {
+            gen_cold_store(g, k);
             continue;
         }
         if (k->kind == COLD_SLIDE) {

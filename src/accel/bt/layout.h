@@ -45,6 +45,9 @@ enum priv_field {
     P_SLIDE,     /* what a relative block adds to its frame's addresses, see block.vpc; a number of pages */
     P_EXEC_SLID, /* EXEC_TABLE + P_SLIDE / 1024: the entry of a page of the frame is at + page * 4 */
     P_EXEC_TABLE,
+    P_RAM_BYTES, /* of the memfd */
+    P_LINES,     /* code_cache.lines */
+    P_WROTE,     /* where in the memfd a store beside code went */
 };
 
 enum stub { STUB_SLOW, STUB_LINK, STUB_JT_MISS, STUB_SPECIAL, STUB_POLL, STUB_BEGIN, STUB_END, STUB_FAULT, STUB_WINDOW, STUBS };

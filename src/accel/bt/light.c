@@ -418,6 +418,10 @@ struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info)
 
     c->rip = rip_of(c, guest_address(c, r->vpc, r->relative));
     c->priv[P_S1] = lin;
+    if (r->acc & ACC_WROTE) { /* lin is where in the memfd, the record's address that of the next instruction */
+        code_written(c, gpa_of_offset(c->m->ram, lin), r->size);
+        return resume(c);
+    }
     if (r->acc & ACC_MASKED)
         return slow_masked(c, lin, r);
     if ((r->acc & ACC_ALIGN) && (lin & (r->size - 1u)))

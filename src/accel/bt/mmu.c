@@ -290,7 +290,7 @@ u64 mmu_peek(struct cpu *c, u64 lin)
 }
 
 /* The guest-physical address of a byte in one of the guest's views. */
-static u64 gpa_of_offset(const struct gmem *m, u64 offset)
+u64 gpa_of_offset(const struct gmem *m, u64 offset)
 {
     for (unsigned i = 0; i < m->nslots; i++)
         if (offset - m->slot[i].offset < m->slot[i].len)

@@ -53,11 +53,12 @@ int cache_init(struct bt *bt, u64 size, struct err *err)
     k->bucket = reserve(BLOCK_BUCKETS * sizeof(*k->bucket));
     k->page = reserve(PAGE_BUCKETS * sizeof(*k->page));
     k->page_map = reserve(ALIGN_UP(bt->m->ram->mapped >> 12, 4096));
+    k->lines = reserve(bt->m->ram->mapped >> 6);
     k->max_order = MAX_BLOCKS;
     k->order = reserve(k->max_order * sizeof(*k->order));
     k->careful = reserve(CAREFUL_BUCKETS * sizeof(u64));
     k->faults = reserve(CAREFUL_BUCKETS);
-    if (k->arena == MAP_FAILED || k->bucket == MAP_FAILED || k->page == MAP_FAILED || k->page_map == MAP_FAILED ||
+    if (k->arena == MAP_FAILED || k->bucket == MAP_FAILED || k->page == MAP_FAILED || k->page_map == MAP_FAILED || k->lines == MAP_FAILED ||
         k->order == MAP_FAILED || k->faults == MAP_FAILED || k->careful == MAP_FAILED)
         return err_sys(err, errno, "bt: cannot reserve memory for the code cache");
     put_trampolines(k);
@@ -82,6 +83,7 @@ void cache_fini(struct bt *bt)
     unmap(k->bucket, BLOCK_BUCKETS * sizeof(*k->bucket));
     unmap(k->page, PAGE_BUCKETS * sizeof(*k->page));
     unmap(k->page_map, ALIGN_UP(bt->m->ram->mapped >> 12, 4096));
+    unmap(k->lines, bt->m->ram->mapped >> 6);
     unmap(k->order, k->max_order * sizeof(*k->order));
     unmap(k->careful, CAREFUL_BUCKETS * sizeof(u64));
     unmap(k->faults, CAREFUL_BUCKETS);

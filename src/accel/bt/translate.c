@@ -52,6 +52,7 @@ static bool decode_crossing(struct gen *g, const u8 *bytes, unsigned left, unsig
         return false;
     b->crosses = true;
     page_mark(g->bt, b->gpa2);
+    page_lines(g->bt, b->gpa2, false);
     next = page_bytes(g, b->gpa2);
     for (unsigned i = 0; i < INSN_MAX; i++)
         buf[i] = i < left ? bytes[i] : next ? next[i - left] : 0xff;
@@ -283,14 +284,19 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     b->mode = c->mode;
     b->dep_from = vpc & 0xfff;
     struct code_page *p = page_mark(bt, gpa);
+    page_lines(bt, gpa, false);
     b->relative = p && g->plain && g->code64 && (c->mode & MODE_USER) && relative_address(vpc);
     b->vpc = b->relative ? relative_frame(c, p, vpc) | (vpc & 0xfff) : vpc;
     static const u8 no_memory[4096] = {[0 ... 4095] = 0xff};
     g->page = page_bytes(g, gpa);
     if (!g->page)
         g->page = no_memory;
-    if (!decode_block(g, g->page))
+    if (!decode_block(g, g->page)) {
+        page_lines(bt, gpa, true);
+        if (b->crosses)
+            page_lines(bt, b->gpa2, true);
         return NULL;
+    }
     b->dep_to = (u16)MIN(b->dep_from + b->bytes, 4096);
     find_dead_flags(g);
     find_windows(g);
@@ -304,6 +310,9 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     code_end(g);
     b->code_end = code_rx(&g->o);
     block_add(bt, b);
+    page_lines(bt, gpa, true);
+    if (b->crosses)
+        page_lines(bt, b->gpa2, true);
     c->vcpu->stat_blocks++;
     c->vcpu->stat_insns += g->n;
     return b;

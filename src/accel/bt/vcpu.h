@@ -141,6 +141,8 @@ void mmu_lookup(struct cpu *c, u64 lin, bool write, enum mem_as as, struct mmu_p
 void mmu_find(struct cpu *c, u64 lin, bool write, struct mmu_page *ret);
 /* What the current data table says of a page, without walking. Light. */
 u64 mmu_peek(struct cpu *c, u64 lin);
+/* The guest-physical address of a byte of the memfd. */
+u64 gpa_of_offset(const struct gmem *m, u64 offset);
 /* The same for a read that may never happen: false instead of a fault. will_write: a store may follow; it has to do so
  * through a walk of its own unless ret->writable. */
 bool mmu_try(struct cpu *c, u64 lin, bool will_write, struct mmu_page *ret);
