@@ -14,6 +14,7 @@
 
 #include "accel/accel.h"
 #include "native.h"
+#include "x86/xsave.h"
 
 #define HIGH 0xffff800000000000ull
 #define RAM_BYTES (16 * MiB)
@@ -192,8 +193,9 @@ static void set_state(unsigned mode, const struct diff_regs *regs)
     s->cr4 = CR4_PAE | CR4_OSFXSR | CR4_OSXMMEXCPT | CR4_OSXSAVE;
     s->msr.efer = EFER_SCE | EFER_LME | EFER_LMA | EFER_NXE;
     s->xcr0 = g.has_avx512 ? 0xe7 : 7;
-    memset(s->xsave, 0, sizeof(s->xsave));
-    native_put_vectors(s->xsave, regs, g.has_avx512);
+    u8 host[X86_XSAVE_BYTES] = {0};
+    native_put_vectors(host, regs, g.has_avx512);
+    xsave_from_host(s->xsave, host, sizeof(host));
 }
 
 static void fill_memory(const struct diff_case *c)
@@ -222,7 +224,9 @@ static void take_result(struct diff_result *ret)
     u8 vector = stub < VECTORS * STUB_BYTES ? (u8)(stub / STUB_BYTES) : 0xff;
 
     memcpy(ret->regs.gpr, s->gpr, sizeof(ret->regs.gpr));
-    native_vectors(s->xsave, &ret->regs);
+    u8 host[X86_XSAVE_BYTES] = {0};
+    xsave_to_host(s->xsave, host, sizeof(host));
+    native_vectors(host, &ret->regs);
     gmem_read(&g.ram, AT_DATA, ret->data, sizeof(ret->data));
     gmem_read(&g.ram, AT_STACK, ret->stack, sizeof(ret->stack));
     ret->end.vector = vector;
