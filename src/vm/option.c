@@ -164,9 +164,9 @@ static int parse_disk_item(struct vm_disk_config *d, const char *item, struct er
     if (!strncmp(item, "werror=", 7) || !strncmp(item, "rerror=", 7))
         return parse_disk_error(d, item, err);
     if (!strncmp(item, "bps=", 4))
-        return value_size(item + 4, &d->bytes_per_s, err);
+        return value_size(item + 4, &d->bytes_per_s, err) ? err_wrap(err, "bps") : 0;
     if (!strncmp(item, "iops=", 5))
-        return value_number(item + 5, 1, 1000000000, &d->requests_per_s, err);
+        return value_number(item + 5, 1, 1000000000, &d->requests_per_s, err) ? err_wrap(err, "iops") : 0;
     if (!strcmp(item, "ro")) {
         d->readonly = true;
         return 0;
