@@ -42,6 +42,9 @@ struct accel_machine {
     unsigned cpus;
     struct accel_intc intc;
     const char *name; /* for messages */
+    /* A thread of the accelerator's own calls this first: it locks itself in. NULL: it need not. */
+    int (*enter_thread)(void *opaque, struct err *err);
+    void *enter_opaque;
 };
 
 /* Asynchronous requests to a vCPU, combined as bits in vcpu_event(). */

@@ -56,10 +56,10 @@ static const struct condition not_write_exec[] = {
     END,
 };
 
-/* KVM's (the type byte 0xae), and what a terminal needs. */
-static const struct condition kvm_ioctl[] = {{1, 0xff00, 0xae00}, END};
+/* KVM's and userfaultfd's (the type bytes 0xae and 0xaa), and what a terminal needs. */
+static const struct condition kvm_ioctl[] = {{1, 0xff00, 0xae00}, {1, 0xff00, 0xaa00}, END};
 static const struct condition loop_ioctl[] = {
-    {1, 0xff00, 0xae00},    {1, WHOLE, TCGETS},   {1, WHOLE, TCSETS},  {1, WHOLE, TCSETSW},
+    {1, 0xff00, 0xae00},    {1, 0xff00, 0xaa00},  {1, WHOLE, TCGETS},   {1, WHOLE, TCSETS},  {1, WHOLE, TCSETSW},
     {1, WHOLE, TIOCGWINSZ}, {1, WHOLE, FIONREAD}, {1, WHOLE, FIONBIO}, END,
 };
 /* What a tap device takes from us, when the guest's driver has said what it can take. */

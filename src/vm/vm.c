@@ -71,9 +71,18 @@ static int open_kernel(struct vm *vm, struct err *err)
     return board_open_kernel(vm->board, &kernel, err);
 }
 
+static int lock_in_helper(void *opaque, struct err *err)
+{
+    const struct vm *vm = opaque;
+
+    return sandbox_enter(vm->sandbox, SANDBOX_IO, err);
+}
+
 static int start_accel(struct vm *vm, struct err *err)
 {
     vm->machine = board_accel_machine(vm->board);
+    vm->machine.enter_thread = lock_in_helper;
+    vm->machine.enter_opaque = vm;
     int rc = vm->ops->new (&vm->machine, &vm->accel, err);
     if (!rc)
         rc = vm_cpus_new(vm, err);

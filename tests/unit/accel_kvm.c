@@ -3,6 +3,8 @@
  * can be set up. Skipped where /dev/kvm cannot be opened; a KVM that cannot run guests will do.
  */
 #include "accel/accel.h"
+#include "mem/dirty.h"
+#include "mem/lazy.h"
 #include "unit.h"
 
 #include <fcntl.h>
@@ -135,6 +137,179 @@ static void interrupts_can_be_raised(void **state)
     unmake(&f);
 }
 
+/* --- memory --- */
+
+#define DONE_PORT 0x80
+#define GUEST_CODE 0x1000
+
+/* Real mode: reads [0x3000], stores it plus 1 at [0x5000] and the address at [0x6000], then says so, and again. */
+static const u8 guest_code[] = {
+    0xa1, 0x00,      0x30,                   /* mov ax, [0x3000] */
+    0x40,                                    /* inc ax */
+    0xa3, 0x00,      0x50,                   /* mov [0x5000], ax */
+    0xc7, 0x06,      0x00, 0x60, 0x34, 0x12, /* mov word [0x6000], 0x1234 */
+    0xe6, DONE_PORT,                         /* out 0x80, al */
+    0xeb, 0xef,                              /* jmp back */
+};
+
+static u64 done_read(void *opaque, u64 offset, unsigned size)
+{
+    return 0;
+}
+
+static void done_write(void *opaque, u64 offset, unsigned size, u64 value)
+{
+    struct fixture *f = opaque;
+
+    accel_kvm.vcpu_event(f->vcpu, VCPU_EV_STOP);
+}
+
+static const struct io_ops done_ops = {done_read, done_write};
+
+static void make_guest(struct fixture *f, struct io_region *done)
+{
+    static struct x86_cpu cpu;
+    struct err err = ERR_INIT;
+    u16 word = 41;
+
+    make(f);
+    *done = (struct io_region){
+        .name = "done", .base = DONE_PORT, .len = 1, .ops = &done_ops, .opaque = f};
+    assert_int_equal(aspace_map(&f->pio, done, &err), 0);
+    assert_int_equal(gmem_write(&f->ram, GUEST_CODE, guest_code, sizeof(guest_code)), 0);
+    assert_int_equal(gmem_write(&f->ram, 0x3000, &word, 2), 0);
+    x86_cpu_reset(&cpu, true);
+    cpu.seg[SEG_CS].base = 0;
+    cpu.seg[SEG_CS].sel = 0;
+    cpu.rip = GUEST_CODE;
+    assert_int_equal(accel_kvm.vcpu_set(f->vcpu, &cpu, &err), 0);
+}
+
+static void run_once(struct fixture *f)
+{
+    struct err err = ERR_INIT;
+
+    if (accel_kvm.vcpu_run(f->vcpu, &err) != VCPU_STOPPED)
+        fail_msg("%s", err.msg);
+}
+
+static u16 word_at(struct fixture *f, u64 gpa)
+{
+    u16 word = 0;
+
+    assert_int_equal(gmem_read(&f->ram, gpa, &word, 2), 0);
+    return word;
+}
+
+static void the_dirty_log_hears_of_stores(void **state)
+{
+    struct err err = ERR_INIT;
+    struct dirty_log log = {0};
+    u64 bits[512 / 64], count = 0;
+    struct io_region done;
+    struct fixture f;
+
+    make_guest(&f, &done);
+    run_once(&f); /* before there is a log */
+    if (dirty_start(&f.ram, &log, &err))
+        fail_msg("%s", err.msg);
+    assert_int_equal(dirty_collect(&f.ram, &log, bits, &count, &err), 0);
+    assert_int_equal(count, 0);
+    for (unsigned round = 0; round < 3; round++) {
+        run_once(&f);
+        if (dirty_collect(&f.ram, &log, bits, &count, &err))
+            fail_msg("%s", err.msg);
+        assert_true((bits[0] & (BIT(5) | BIT(6))) == (BIT(5) | BIT(6)));
+        assert_false(bits[0] & BIT(3));
+        assert_int_equal(dirty_collect(&f.ram, &log, bits, &count, &err), 0);
+        assert_int_equal(count, 0); /* nothing ran */
+    }
+    gmem_wrote(&f.ram, 0x9000, 1);
+    assert_int_equal(dirty_collect(&f.ram, &log, bits, &count, &err), 0);
+    assert_int_equal(count, 1);
+    dirty_stop(&f.ram, &log);
+    run_once(&f);
+    aspace_unmap(&f.pio, &done);
+    unmake(&f);
+}
+
+struct elsewhere {
+    u8 bytes[2 * MiB];
+    unsigned fetches; /* atomic */
+    u64 lost;
+};
+
+static int fetch(void *opaque, u64 page, void *dst4096)
+{
+    struct elsewhere *e = opaque;
+
+    __atomic_fetch_add(&e->fetches, 1, __ATOMIC_SEQ_CST);
+    if (page == e->lost)
+        return -EIO;
+    memcpy(dst4096, e->bytes + page * 4096, 4096);
+    return 0;
+}
+
+/* Takes memory away behind the guest's back; what it touches comes back. */
+static bool take_away(struct fixture *f, struct elsewhere *e)
+{
+    struct lazy_source source = {.fetch = fetch, .opaque = e};
+    struct err err = ERR_INIT;
+    u64 bits[512 / 64];
+    int rc;
+
+    memset(bits, 0xff, sizeof(bits));
+    memcpy(e->bytes, f->ram.base, sizeof(e->bytes));
+    rc = lazy_begin(&f->ram, &source, bits, &err);
+    if (rc && rc != -ENOTSUP)
+        fail_msg("%s", err.msg);
+    return !rc;
+}
+
+static void absent_pages_come_when_touched(void **state)
+{
+    static struct elsewhere e;
+    struct err err = ERR_INIT;
+    struct io_region done;
+    struct fixture f;
+
+    e.lost = ~0ull;
+    make_guest(&f, &done);
+    if (!take_away(&f, &e)) {
+        unmake(&f);
+        UNIT_SKIP("no userfaultfd here");
+    }
+    run_once(&f);
+    assert_true(lazy_missing(&f.ram) < 512 && lazy_missing(&f.ram) >= 500);
+    assert_int_equal(word_at(&f, 0x5000), 42);
+    assert_int_equal(word_at(&f, 0x6000), 0x1234);
+    assert_int_equal(lazy_end(&f.ram, &err), 0);
+    assert_int_equal(word_at(&f, 0x3000), 41);
+    run_once(&f);
+    aspace_unmap(&f.pio, &done);
+    unmake(&f);
+}
+
+static void a_lost_page_fails_the_processor(void **state)
+{
+    static struct elsewhere e;
+    struct err err = ERR_INIT;
+    struct io_region done;
+    struct fixture f;
+
+    e.lost = 3;
+    make_guest(&f, &done);
+    if (!take_away(&f, &e)) {
+        unmake(&f);
+        UNIT_SKIP("no userfaultfd here");
+    }
+    while (!err.code && accel_kvm.vcpu_run(f.vcpu, &err) == VCPU_STOPPED)
+        ;
+    assert_int_equal(err.code, EIO);
+    aspace_unmap(&f.pio, &done);
+    unmake(&f);
+}
+
 static void takes_nothing(void **state)
 {
     accel_kvm.vcpu_free(NULL);
@@ -147,6 +322,9 @@ int main(void)
         cmocka_unit_test(state_comes_back),
         cmocka_unit_test(a_stop_before_the_run_stops_it),
         cmocka_unit_test(interrupts_can_be_raised),
+        cmocka_unit_test(the_dirty_log_hears_of_stores),
+        cmocka_unit_test(absent_pages_come_when_touched),
+        cmocka_unit_test(a_lost_page_fails_the_processor),
         cmocka_unit_test(takes_nothing),
     };
 

@@ -30,6 +30,7 @@ struct context {
     u8 rex, modrm, opcode[2];
     int segment; /* prefix 0x64 or 0x65, else 0 */
     u64 address; /* linear, of the memory operand */
+    u64 written_gpa; /* of the last reach() */
 };
 
 static u8 next(struct context *c)
@@ -167,6 +168,7 @@ static u8 *reach(struct context *c, u64 lin, u32 len, bool write, int *ret_rc)
         return NULL;
     }
     *ret_rc = -EFAULT;
+    c->written_gpa = page.gpa;
     return write ? gmem_ptr(m->ram, page.gpa, len) : (u8 *)gmem_ptr_ro(m->ram, page.gpa, len);
 }
 
@@ -193,6 +195,7 @@ static int do_cmpxchg16b(struct context *c)
                      : "+m"(*(u8(*)[16])at), "=q"(equal), "+a"(c->regs.rax), "+d"(c->regs.rdx)
                      : "b"(c->regs.rbx), "c"(c->regs.rcx)
                      : "cc");
+    gmem_wrote(c->v->accel->m->ram, c->written_gpa, 16);
     c->regs.rflags = (c->regs.rflags & ~FL_ZF) | (equal ? FL_ZF : 0);
     return advance(c);
 }
@@ -288,10 +291,12 @@ static int move_area(struct context *c, u8 *buf, u32 bytes, bool write)
 
         if (!at)
             return rc;
-        if (write)
+        if (write) {
             memcpy(at, buf + done, n);
-        else
+            gmem_wrote(c->v->accel->m->ram, c->written_gpa, n);
+        } else {
             memcpy(buf + done, at, n);
+        }
         done += n;
     }
     return 1;

@@ -175,6 +175,12 @@ static void kvm_free(struct accel *a)
 {
     if (!a)
         return;
+    if (a->m->ram->accel_opaque == a) {
+        a->m->ram->accel = NULL;
+        a->m->ram->accel_opaque = NULL;
+    }
+    kvm_absent_fini(a);
+    free(a->vcpu);
     if (a->vm_fd >= 0)
         close(a->vm_fd);
     if (a->kvm_fd >= 0)
@@ -203,6 +209,15 @@ static int init(struct accel *a, struct err *err)
     return rc;
 }
 
+/* Where the kernel can, pages are protected again in a step of their own (KVM_CLEAR_DIRTY_LOG). */
+static void enable_manual_protect(struct accel *a)
+{
+    struct kvm_enable_cap cap = {.cap = KVM_CAP_MANUAL_DIRTY_LOG_PROTECT2,
+                                 .args = {KVM_DIRTY_LOG_MANUAL_PROTECT_ENABLE}};
+
+    a->manual_protect = kvm_ioctl(a->vm_fd, KVM_ENABLE_CAP, &cap) >= 0;
+}
+
 static int kvm_new(struct accel_machine *m, struct accel **ret_accel, struct err *err)
 {
     struct accel *a = calloc(1, sizeof(*a));
@@ -212,11 +227,16 @@ static int kvm_new(struct accel_machine *m, struct accel **ret_accel, struct err
         return err_sys(err, ENOMEM, "kvm");
     a->m = m;
     a->kvm_fd = a->vm_fd = -1;
-    rc = init(a, err);
+    a->vcpu = calloc(m->cpus, sizeof(*a->vcpu));
+    rc = a->vcpu ? init(a, err) : err_sys(err, ENOMEM, "kvm");
     if (rc) {
         kvm_free(a);
         return rc;
     }
+    enable_manual_protect(a);
+    kvm_absent_init(a);
+    m->ram->accel = &kvm_gmem_accel;
+    m->ram->accel_opaque = a;
     *ret_accel = a;
     return 0;
 }

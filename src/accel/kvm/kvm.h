@@ -15,7 +15,11 @@ struct accel {
     int kvm_fd, vm_fd;
     size_t run_bytes; /* of each vCPU's shared page */
     bool has_tsc_offset;
-    u32 slot_flags; /* for every RAM slot: KVM_MEM_LOG_DIRTY_PAGES while writes are tracked */
+    u32 slot_flags;      /* for every RAM slot: KVM_MEM_LOG_DIRTY_PAGES while writes are tracked */
+    bool manual_protect; /* the dirty log is read and re-armed in two steps */
+    struct vcpu **vcpu;  /* those there are, by index; changes only while none runs */
+    struct absent *absent; /* absent.c; NULL: this host cannot */
+    atomic_int lost;       /* the errno that made a page impossible to have, or 0 */
 };
 
 struct vcpu {
@@ -56,5 +60,15 @@ int kvm_set_msrs(struct vcpu *v, const struct x86_cpu *c, struct err *err);
 int kvm_complete(struct vcpu *v);
 
 int kvm_probe(struct err *err);
+
+/* What the machine's memory asks: dirty.c, and absent.c, which starts threads. */
+extern const struct gmem_accel kvm_gmem_accel;
+int kvm_dirty_sync(void *opaque, bool on, struct err *err);
+int kvm_absent_begin(void *opaque, struct err *err);
+void kvm_absent_end(void *opaque);
+int kvm_absent_place(void *opaque, u64 page, const void *bytes4096);
+/* Leaves a->absent NULL where the host has no userfaultfd for us. */
+void kvm_absent_init(struct accel *a);
+void kvm_absent_fini(struct accel *a);
 
 #endif

@@ -47,6 +47,7 @@ int kvm_vcpu_new(struct accel *a, unsigned index, struct vcpu **ret_vcpu, struct
         kvm_vcpu_free(v);
         return rc;
     }
+    a->vcpu[index] = v;
     *ret_vcpu = v;
     return 0;
 }
@@ -55,6 +56,8 @@ void kvm_vcpu_free(struct vcpu *v)
 {
     if (!v)
         return;
+    if (v->accel->vcpu[v->index] == v)
+        v->accel->vcpu[v->index] = NULL;
     if (v->run)
         munmap(v->run, v->accel->run_bytes);
     if (v->fd >= 0)
@@ -231,6 +234,11 @@ enum vcpu_exit kvm_vcpu_run(struct vcpu *v, struct err *err)
         if (events & VCPU_EV_NMI)
             kvm_ioctl(v->fd, KVM_NMI, NULL);
         stop = events & VCPU_EV_STOP;
+        if (atomic_load(&v->accel->lost)) {
+            err_sys(err, atomic_load(&v->accel->lost), "kvm: cpu%u: guest memory cannot be had",
+                    v->index);
+            return VCPU_FAILED;
+        }
         step = stop ? finish_io(v, err) : enter(v, err);
     }
     switch (step) {
