@@ -14,6 +14,7 @@
 #include "mem/gmem.h"
 #include "x86/cpu.h"
 #include "x86/cpuid.h"
+#include "x86/irqchip.h"
 
 /* The machine's side of an interrupt controller that lives in the VMM (accelerators without ACCEL_IRQCHIP). */
 struct accel_intc {
@@ -88,6 +89,9 @@ struct accel_ops {
     /* With ACCEL_IRQCHIP only: */
     void (*irq_line)(struct accel *a, unsigned gsi, bool level);
     void (*msi)(struct accel *a, u64 addr, u32 data);
+    /* The controllers' registers; any thread, all vCPUs stopped. Set after the vCPUs' state. */
+    int (*irqchip_get)(struct accel *a, struct x86_irqchip *ret_state, struct err *err);
+    int (*irqchip_set)(struct accel *a, const struct x86_irqchip *state, struct err *err);
 };
 
 extern const struct accel_ops accel_bt, accel_kvm;

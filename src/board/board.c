@@ -204,6 +204,8 @@ static int build(struct board *b, struct err *err)
     place_mmio64(b);
     if (b->has_intc)
         rc = add_controllers(b, err);
+    else /* their state only */
+        lapic_bus_init(&b->lapic, b->config.cpus, b->config.model->tsc_khz);
     rc = rc ? rc : add_devices(b, err);
     if (!rc && b->has_intc && b->config.hpet)
         rc = add_hpet(b, err);

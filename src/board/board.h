@@ -27,16 +27,19 @@
 #include "device/pci.h"
 #include "loop/timer.h"
 #include "state/set.h"
+#include "x86/irqchip.h"
 
 struct board;
 struct boot_image;
 
 /* With ACCEL_IRQCHIP accelerators: where lines and messages go. All NULL otherwise. The board then
  * has no PIC, PIT, I/O APIC, local APIC or HPET of its own. Lines 0-15 are ISA interrupts, 16-23
- * PCI's. */
+ * PCI's. get and set: for saved state; vCPUs stopped. */
 struct board_irqchip {
     void (*irq_line)(void *opaque, unsigned gsi, bool level);
     void (*msi)(void *opaque, u64 addr, u32 data);
+    int (*get)(void *opaque, struct x86_irqchip *ret_state, struct err *err);
+    int (*set)(void *opaque, const struct x86_irqchip *state, struct err *err);
     void *opaque;
 };
 
@@ -93,6 +96,10 @@ u64 board_mmio64_len(const struct board *b);
  * that is emptied with board_remove_state(). Saving and loading want the vCPUs stopped and the timers' loop quiet. */
 int board_add_state(struct board *b, struct state_set *set, struct err *err);
 void board_remove_state(struct board *b, struct state_set *set);
+/* Before saving, and after everything is loaded, processors included: the accelerator's interrupt controllers, if it
+ * has them. */
+int board_get_irqchip(struct board *b, struct err *err);
+int board_set_irqchip(struct board *b, struct err *err);
 
 /* Tells the guest that its generation id (board_config.generation) is another one: it may share its past with others. */
 void board_announce_generation(struct board *b);

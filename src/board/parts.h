@@ -48,5 +48,8 @@ struct board {
 void boot_close(struct board *b);
 /* The interrupt controllers as an accelerator without its own sees them. */
 struct accel_intc board_intc(struct board *b);
+/* An accelerator's interrupt controllers as state of our devices, and back (irqchip.c). */
+void irqchip_from_registers(struct board *b, const struct x86_irqchip *k, s64 now_ns);
+void irqchip_to_registers(struct board *b, struct x86_irqchip *k, s64 now_ns);
 
 #endif

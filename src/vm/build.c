@@ -31,6 +31,20 @@ static void send_msi(void *opaque, u64 addr, u32 data)
         vm->ops->msi(vm->accel, addr, data);
 }
 
+static int get_irqchip(void *opaque, struct x86_irqchip *ret_state, struct err *err)
+{
+    struct vm *vm = opaque;
+
+    return vm->ops->irqchip_get(vm->accel, ret_state, err);
+}
+
+static int set_irqchip(void *opaque, const struct x86_irqchip *state, struct err *err)
+{
+    struct vm *vm = opaque;
+
+    return vm->ops->irqchip_set(vm->accel, state, err);
+}
+
 static void kick(void *opaque, unsigned cpu, u32 bits)
 {
     struct vm *vm = opaque;
@@ -59,7 +73,7 @@ static int build_board(struct vm *vm, struct err *err)
     };
 
     if (vm->ops->caps & ACCEL_IRQCHIP)
-        board.irqchip = (struct board_irqchip){set_gsi, send_msi, vm};
+        board.irqchip = (struct board_irqchip){set_gsi, send_msi, get_irqchip, set_irqchip, vm};
     return board_new(&board, &vm->board, err);
 }
 

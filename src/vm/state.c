@@ -97,6 +97,7 @@ int vm_state_save(struct vm *vm, const struct state_sink *to, struct err *err)
 {
     int rc = vm_cpus_call(vm, get_cpu, err);
 
+    rc = rc ? rc : board_get_irqchip(vm->board, err);
     return rc ? rc : state_set_save(&vm->states, to, err);
 }
 
@@ -143,7 +144,8 @@ int vm_state_load(struct vm *vm, const struct state_source *from, enum vm_clock 
     move_tscs(vm, (u64)passed);
     if (passed)
         tell_watchdogs(vm);
-    return vm_cpus_call(vm, set_cpu, err);
+    rc = vm_cpus_call(vm, set_cpu, err);
+    return rc ? rc : board_set_irqchip(vm->board, err);
 }
 
 void vm_state_print(struct vm *vm, FILE *out)

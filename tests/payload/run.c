@@ -3,7 +3,8 @@
  * the payload says is TAP and goes to standard output.
  *
  * usage: run ACCELERATOR PAYLOAD [SECONDS]
- * TRAPEZE_PAYLOAD_MOVES=N in the environment: the machine is moved so many times meanwhile (shake.h).
+ * TRAPEZE_PAYLOAD_MOVES=N in the environment: the machine is moved so many times meanwhile (shake.h);
+ * TRAPEZE_PAYLOAD_ACROSS=ACCELERATOR: between that one and the other.
  *
  * An accelerator that does not work here is still tried: up to where it gives up its cases are reported, failures as
  * things to do, and the rest as skipped with the reason. Where it claims to work, giving up is a failure.
@@ -78,7 +79,8 @@ static const struct accel_ops *find_accel(const char *name)
  * value and not a fault, from which it would recover. Not given back. */
 static void surround(void)
 {
-    mmap(NULL, 64 * GiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    mmap(NULL, 64 * GiB, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1,
+         0);
 }
 
 static int machine_init(struct machine *m, const char *payload, struct err *err)
@@ -131,7 +133,7 @@ static enum vcpu_exit run(struct machine *m, unsigned seconds, bool *ret_expired
                       .seconds = seconds,
                       .lock = PTHREAD_MUTEX_INITIALIZER,
                       .change = PTHREAD_COND_INITIALIZER};
-    const char *moves = getenv("TRAPEZE_PAYLOAD_MOVES");
+    const char *moves = getenv("TRAPEZE_PAYLOAD_MOVES"), *across = getenv("TRAPEZE_PAYLOAD_ACROSS");
     enum vcpu_exit end;
     struct shaker shaker;
     pthread_t thread;
@@ -142,7 +144,8 @@ static enum vcpu_exit run(struct machine *m, unsigned seconds, bool *ret_expired
         return VCPU_FAILED;
     }
     end = VCPU_FAILED;
-    if (!shake_start(&shaker, m, moves ? (unsigned)strtoul(moves, NULL, 10) : 0, err))
+    if (!shake_start(&shaker, m, moves ? (unsigned)strtoul(moves, NULL, 10) : 0,
+                     across ? find_accel(across) : NULL, err))
         do
             end = m->ops->vcpu_run(m->vcpu, err);
         while (end == VCPU_STOPPED && !w.expired && shake(&shaker, err));
@@ -212,9 +215,13 @@ int main(int argc, char **argv)
         return 0;
     }
     works = !m.ops->probe(&reason);
+    if (works && getenv("TRAPEZE_PAYLOAD_ACROSS"))
+        works = !find_accel(getenv("TRAPEZE_PAYLOAD_ACROSS"))->probe(&reason);
     m.excuse = works ? NULL : reason.msg;
     /* Where it is known not to work, hanging is to be expected. */
-    seconds = argc > 3 ? (unsigned)strtoul(argv[3], NULL, 10) : works ? SECONDS_DEFAULT : 2;
+    seconds = argc > 3                                    ? (unsigned)strtoul(argv[3], NULL, 10)
+              : works || getenv("TRAPEZE_PAYLOAD_ACROSS") ? SECONDS_DEFAULT
+                                                          : 2;
     rc = machine_init(&m, argv[2], &err);
     if (!rc)
         end = run(&m, seconds, &expired, &err);

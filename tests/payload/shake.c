@@ -2,6 +2,7 @@
 #include "shake.h"
 
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -48,9 +49,10 @@ static int take_away(struct shaker *s, struct err *err)
     return rc;
 }
 
-int shake_start(struct shaker *s, struct machine *m, unsigned moves, struct err *err)
+int shake_start(struct shaker *s, struct machine *m, unsigned moves, const struct accel_ops *across,
+                struct err *err)
 {
-    *s = (struct shaker){.m = m, .moves = moves, .random = 1};
+    *s = (struct shaker){.m = m, .moves = moves, .random = 1, .across = across};
     if (!moves)
         return 0;
     s->bytes = malloc(m->ram.size);
@@ -87,6 +89,25 @@ static int through_bytes(struct shaker *s, struct x86_cpu *state, struct err *er
     return rc;
 }
 
+/* A new accelerator, as on another host, with a vCPU that has not run yet. */
+static int other_accel(struct shaker *s, struct err *err)
+{
+    struct machine *m = s->m;
+    const struct accel_ops *from = m->ops;
+    int rc;
+
+    m->ops->vcpu_free(m->vcpu);
+    m->ops->free(m->accel);
+    m->vcpu = NULL;
+    m->accel = NULL;
+    m->ops = s->across;
+    s->across = from;
+    rc = m->ops->new (&m->config, &m->accel, err);
+    if (!rc)
+        rc = m->ops->vcpu_new(m->accel, 0, &m->vcpu, err);
+    return rc ? rc : m->ops->vcpu_attach(m->vcpu, err);
+}
+
 bool shake(struct shaker *s, struct err *err)
 {
     struct x86_cpu *state;
@@ -95,20 +116,25 @@ bool shake(struct shaker *s, struct err *err)
     if (!s->moves || s->m->exit_status >= 0)
         return false;
     s->moves--;
+    s->done++;
     state = aligned_alloc(64, sizeof(*state));
     rc = state ? s->m->ops->vcpu_get(s->m->vcpu, state, err) : -ENOMEM;
     if (!rc)
         rc = lazy_end(&s->m->ram, err);
+    if (!rc && s->across)
+        rc = other_accel(s, err);
     if (!rc)
         rc = take_away(s, err);
     if (!rc)
-        rc = through_bytes(s, state, err);
+        rc = s->across ? s->m->ops->vcpu_set(s->m->vcpu, state, err) : through_bytes(s, state, err);
     free(state);
     return !rc;
 }
 
 void shake_end(struct shaker *s)
 {
+    if (s->done)
+        printf("# moved %u times%s\n", s->done, s->across ? ", from one accelerator to the other" : "");
     free(s->bytes);
     s->bytes = NULL;
 }

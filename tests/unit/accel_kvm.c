@@ -137,6 +137,53 @@ static void interrupts_can_be_raised(void **state)
     unmake(&f);
 }
 
+/* Controllers in the middle of something: all of it comes back. */
+static void controllers_come_back(void **state)
+{
+    static struct x86_irqchip in, out;
+    struct err err = ERR_INIT;
+    struct fixture f;
+
+    make(&f);
+    if (accel_kvm.irqchip_get(f.accel, &in, &err))
+        fail_msg("%s", err.msg);
+    in.pic[0].imr = 0xfa;
+    in.pic[0].base = 0x30;
+    in.pic[1].isr = 0x04;
+    in.pic[1].base = 0x38;
+    in.pic[1].elcr = 0x08;
+    in.pit[0].mode = 2;
+    in.pit[0].count = 11932;
+    in.pit[0].access = 3;
+    in.pit[0].gate = 1;
+    in.pit[2].mode = 3;
+    in.pit[2].count = 65536;
+    in.pit[2].access = 3;
+    in.pit[2].latched = 1;
+    in.pit[2].latch = 0x1234;
+    in.ioapic_id = 5;
+    in.ioapic_entry[4] = 0x34;
+    in.ioapic_entry[17] = 0x1a041 | (1ull << 56); /* level, low, masked */
+    in.lapic[0].reg[0x0f] = 0x1ff;                /* enabled */
+    in.lapic[0].reg[0x08] = 0x20;
+    in.lapic[0].reg[0x20 + 2] = 1u << 9; /* vector 73 waits */
+    in.lapic[0].reg[0x32] = 0x30040;     /* timer: periodic, masked */
+    in.lapic[0].reg[0x3e] = 0xb;
+    if (accel_kvm.irqchip_set(f.accel, &in, &err) || accel_kvm.irqchip_get(f.accel, &out, &err))
+        fail_msg("%s", err.msg);
+    assert_memory_equal(in.pic, out.pic, sizeof(in.pic));
+    for (unsigned i = 0; i < 3; i++) {
+        in.pit[i].start_ns = out.pit[i].start_ns; /* counting begins when it is set */
+        assert_memory_equal(&in.pit[i], &out.pit[i], sizeof(in.pit[i]));
+    }
+    assert_memory_equal(in.ioapic_entry, out.ioapic_entry, sizeof(in.ioapic_entry));
+    assert_int_equal(in.ioapic_id, out.ioapic_id);
+    in.lapic[0].reg[0x0a] = 0x20; /* the processor's priority follows from the task's */
+    assert_memory_equal(in.lapic[0].reg, out.lapic[0].reg, sizeof(in.lapic[0].reg));
+    assert_int_equal(in.lapic[0].apic_base, out.lapic[0].apic_base);
+    unmake(&f);
+}
+
 /* --- memory --- */
 
 #define DONE_PORT 0x80
@@ -322,6 +369,7 @@ int main(void)
         cmocka_unit_test(state_comes_back),
         cmocka_unit_test(a_stop_before_the_run_stops_it),
         cmocka_unit_test(interrupts_can_be_raised),
+        cmocka_unit_test(controllers_come_back),
         cmocka_unit_test(the_dirty_log_hears_of_stores),
         cmocka_unit_test(absent_pages_come_when_touched),
         cmocka_unit_test(a_lost_page_fails_the_processor),

@@ -256,6 +256,10 @@ static void bt_vcpu_free(struct vcpu *v)
         return;
     if (v->has_host_timer)
         timer_delete(v->host_timer);
+    if (timer_vcpu == v)
+        timer_vcpu = NULL;
+    if (this_vcpu == v)
+        this_vcpu = NULL;
     if (v->bt)
         for (unsigned i = 0; i < v->bt->nvcpus; i++)
             if (*slot_of(v->bt, i) == v)

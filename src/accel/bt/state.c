@@ -4,6 +4,7 @@
 #include "accel/bt/vcpu.h"
 #include "x86/xsave.h"
 
+#define MSR_APIC_BASE 0x1b
 #define XSAVE_AREA 4096 /* what cpu.xsave has */
 
 int vcpu_state_get(struct vcpu *v, struct x86_cpu *s, struct err *err)
@@ -22,6 +23,8 @@ int vcpu_state_get(struct vcpu *v, struct x86_cpu *s, struct err *err)
     memcpy(s->dr, c->dr, sizeof(s->dr));
     s->dr6 = c->dr6, s->dr7 = c->dr7;
     s->msr = c->msr;
+    if (c->m->intc.read_msr)
+        c->m->intc.read_msr(c->m->intc.opaque, c->index, MSR_APIC_BASE, &s->msr.apic_base);
     s->tsc_offset = c->tsc_offset;
     s->activity = c->activity;
     s->sti_shadow = c->shadow == 1, s->mov_ss_shadow = c->shadow == 2;

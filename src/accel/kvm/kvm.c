@@ -272,4 +272,6 @@ const struct accel_ops accel_kvm = {
     .vcpu_set = kvm_vcpu_set,
     .irq_line = kvm_irq_line,
     .msi = kvm_msi,
+    .irqchip_get = kvm_irqchip_get,
+    .irqchip_set = kvm_irqchip_set,
 };

@@ -61,6 +61,9 @@ int kvm_complete(struct vcpu *v);
 
 int kvm_probe(struct err *err);
 
+int kvm_irqchip_get(struct accel *a, struct x86_irqchip *ret_state, struct err *err);
+int kvm_irqchip_set(struct accel *a, const struct x86_irqchip *state, struct err *err);
+
 /* What the machine's memory asks: dirty.c, and absent.c, which starts threads. */
 extern const struct gmem_accel kvm_gmem_accel;
 int kvm_dirty_sync(void *opaque, bool on, struct err *err);
