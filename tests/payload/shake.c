@@ -45,7 +45,7 @@ static int take_away(struct shaker *s, struct err *err)
             memset(ram->base + at, 0xcc, 4096);
     rc = lazy_begin(ram, &source, all, err);
     free(all);
-    s->until = s->moves ? 1 + next_random(s, 40) : 0;
+    s->until = s->moves ? 1 + next_random(s, 16) : 0;
     return rc;
 }
 
