@@ -97,7 +97,7 @@ bad() { # bad TEXT ARGUMENT...
     dumps disk=a,werror=stop,rerror=stop --disk a,rerror=stop,werror=stop
     dumps disk=a --disk a,rerror=report,werror=enospc
     dumps disk=a,bps=10M,iops=500 --disk a,iops=500,bps=10M
-    bad "iops" --disk a,iops=0
+    bad "0 is out of range" --disk a,iops=0
     dumps disk=a,format=raw --disk a,format=raw
     bad "'format=vmdk' is not known" --disk a,format=vmdk
     dumps disk=a --disk a --disk b
