@@ -65,11 +65,11 @@ void control_do_stats(struct control_call *call)
 
 static json_t *describe_disk(const struct vm *vm, unsigned i)
 {
-    const struct vm_disk_config *d = &vm->config->disk[i];
+    const struct block *b = vm->disk[i];
 
-    return json_pack("{s:s,s:s,s:b,s:I}", "path", d->path ? d->path : "", "format",
-                     *d->format ? d->format : "raw", "readonly", d->readonly, "size",
-                     vm->disk[i] ? (json_int_t)block_size(vm->disk[i]) : (json_int_t)0);
+    return json_pack("{s:s,s:s,s:b,s:I}", "path", block_layer_path(b, 0), "format",
+                     block_layer_format(b, 0), "readonly", vm->config->disk[i].readonly, "size",
+                     (json_int_t)block_size(b));
 }
 
 void control_do_inspect(struct control_call *call)

@@ -112,7 +112,10 @@ static void out_job(void *opaque)
     struct vm_migration *m = opaque;
 
     m->error = ERR_INIT;
-    m->result = migrate_source_run(m->source, &m->error);
+    /* Memory that is still in a snapshot's file is fetched first: every page is read anyway. */
+    m->result = lazy_end(&m->vm->ram, &m->error);
+    if (!m->result)
+        m->result = migrate_source_run(m->source, &m->error);
     while (loop_call(m->vm->loop, out_done, m))
         usleep(1000); /* no memory right now; the caller waits anyway */
 }
@@ -195,13 +198,31 @@ static int check_machine(struct vm_migration *m, struct err *err)
 {
     if (m->destination && !migrate_destination_runs(m->destination))
         return err_set(err, EBUSY, "the machine is arriving from another host");
-    if (lazy_missing(&m->vm->ram))
+    if (m->destination && lazy_missing(&m->vm->ram))
         return err_set(err, EBUSY,
-                       "a part of the machine's memory is still to come; wait for its migration "
-                       "or restore to complete");
+                       "a part of the machine's memory is still to come from the host it was on "
+                       "before; wait for that migration to complete");
     if (m->source)
         return err_set(err, EBUSY, "the machine is being migrated already");
     return 0;
+}
+
+/* The description with the disks as they are now: snapshots put overlays on them. */
+static int save_config(struct vm *vm, const struct state_sink *sink, struct err *err)
+{
+    struct vm_config now = *vm->config;
+
+    for (unsigned i = 0; i < now.ndisks; i++) {
+        const char *path = block_layer_path(vm->disk[i], 0);
+
+        if (!strcmp(path, now.disk[i].path))
+            continue;
+        now.disk[i].path = (char *)(uintptr_t)path;
+        snprintf(now.disk[i].format, sizeof(now.disk[i].format), "%s",
+                 block_layer_format(vm->disk[i], 0));
+        now.disk[i].trust = true; /* its name for what is below is our own */
+    }
+    return vm_config_save(&now, &vm->id, sink, err);
 }
 
 static int new_source(struct vm_migration *m, struct control_call *call, const int *fds,
@@ -214,7 +235,7 @@ static int new_source(struct vm_migration *m, struct control_call *call, const i
     if (!rc)
         rc = read_options(call, &o, err);
     if (!rc)
-        rc = vm_config_save(m->vm->config, &m->vm->id, &sink, err);
+        rc = save_config(m->vm, &sink, err);
     if (rc) {
         for (unsigned i = 0; i < nfds; i++)
             close(fds[i]);
