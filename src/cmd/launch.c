@@ -65,6 +65,7 @@ static const char *end_reason(const struct vm_report *report)
 {
     return report->end == VM_END_PANIC    ? "the guest panicked"
            : report->end == VM_END_TRIPLE ? "triple fault: a processor of the guest shut down"
+           : report->end == VM_END_MOVED  ? GUEST_MOVED
                                           : NULL;
 }
 

@@ -191,7 +191,7 @@ static int build(void *opaque, const struct vm_config *config, const char *id, s
     return 0;
 }
 
-/* The name it had, if it is free here. */
+/* The name it had, if it is free here; what a guest left behind that moved away from here makes room. */
 static bool name_is_free(const struct receiving *r)
 {
     struct record record = {0};
@@ -201,7 +201,10 @@ static bool name_is_free(const struct receiving *r)
     if (host_open(&h, r->config.root, NULL))
         return false;
     if (!host_find(&h, r->config.name, &record, NULL)) {
-        free_here = strcmp(record.name, r->config.name) != 0;
+        bool same = !strcmp(record.name, r->config.name);
+        bool moved = record.reason && !strcmp(record.reason, GUEST_MOVED);
+
+        free_here = !same || (moved && !guest_remove(&h, &record, NULL));
         record_fini(&record);
     }
     host_close(&h);

@@ -10,6 +10,9 @@
 
 #include "host/host.h"
 
+/* The reason of an end (struct record) that was none: it lives elsewhere, and may come back under its name. */
+#define GUEST_MOVED "it runs on another host now"
+
 /* Held by the guest's process. */
 struct guest {
     char id[RECORD_ID_LEN + 1];
