@@ -85,8 +85,10 @@ int block_adopt(struct block *b, struct err *err)
 int block_open(const char *path, const struct block_options *o, struct block_engine *e,
                struct block **ret_disk, struct err *err)
 {
-    struct block_image_options io = {
-        .format = o->format ? o->format : "raw", .readonly = o->readonly, .trust = o->trust};
+    struct block_image_options io = {.format = o->format ? o->format : "raw",
+                                     .readonly = o->readonly,
+                                     .trust = o->trust,
+                                     .given_up = o->given_up};
     struct block *b = block_new(path, o, e);
     int rc = b ? 0 : err_set(err, ENOMEM, "%s: no memory", path);
 
@@ -100,6 +102,7 @@ int block_open(const char *path, const struct block_options *o, struct block_eng
         block_close(b);
         return rc;
     }
+    b->given_up = o->given_up;
     *ret_disk = b;
     return 0;
 }

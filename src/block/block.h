@@ -44,7 +44,7 @@ struct block_options {
     const char
         *format;   /* "raw" or "qcow2"; NULL: raw, and refused when it looks like something else */
     bool trust;    /* the image may name files outside its folder */
-    bool given_up; /* of block_open_layers(): another host writes to it; see block_set_lock() */
+    bool given_up; /* another host writes to it: no lock, no requests before block_set_lock() */
 };
 
 /* One image of a chain, opened by somebody else. */

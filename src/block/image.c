@@ -43,7 +43,7 @@ int block_format_guess(struct block_file *file, const char **ret_format, struct 
 
 static int open_format(struct block_image *i, const struct block_image_options *o, struct err *err)
 {
-    struct block_format_options fo = {.readonly = o->readonly, .repair = o->repair};
+    struct block_format_options fo = {.readonly = o->readonly || o->given_up, .repair = o->repair};
     const char *format = o->format;
     int rc = format ? 0 : block_format_guess(i->file, &format, err);
 
@@ -97,7 +97,7 @@ static int open_data_file(struct block_image *i, const struct block_image_option
         return err_set(err, EINVAL, "%s: keeps its data in another file, but does not say in which",
                        i->path);
     rc = block_chain_open(i, i->fmt->data_name, o->trust, true, &i->data_file, err);
-    if (!rc && !o->shared)
+    if (!rc && !o->shared && !o->given_up)
         rc = block_file_lock(i->data_file, err);
     if (!rc)
         i->fmt->data = i->data_file;
@@ -121,15 +121,17 @@ static int check_chain(const struct block_image *top, const struct block_file *f
 static int open_below(struct block_image *top, struct block_image *i,
                       const struct block_image_options *o, struct err *err)
 {
-    struct block_image_options below = {
-        .format = i->fmt->backing_format, .readonly = true, .shared = o->shared, .trust = o->trust};
+    struct block_image_options below = {.format = i->fmt->backing_format,
+                                        .readonly = true,
+                                        .shared = o->shared || o->given_up,
+                                        .trust = o->trust};
     struct block_file *file;
     int rc = block_chain_open(i, i->fmt->backing_name, o->trust, true, &file, err);
 
     if (rc)
         return rc;
     rc = check_chain(top, file, i->depth + 1, err);
-    if (!rc && !o->shared)
+    if (!rc && !below.shared)
         rc = block_file_lock(file, err);
     if (rc) {
         block_file_close(file);
@@ -181,7 +183,7 @@ int block_image_open(const char *path, const struct block_image_options *o,
     int rc;
 
     fo.readonly = o->readonly;
-    fo.shared = o->shared;
+    fo.shared = o->shared || o->given_up;
     rc = block_file_open(path, &fo, &file, err);
     return rc ? rc : open_whole(file, o, ret_image, err);
 }

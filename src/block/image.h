@@ -25,7 +25,9 @@ struct block_image {
 struct block_image_options {
     const char *format; /* NULL: what name and content agree on, see block_format_guess() */
     bool readonly;
-    bool shared;     /* take no locks */
+    bool shared; /* take no locks */
+    bool
+        given_up; /* somebody else writes to it: no locks, nothing is written before block_image_reopen() */
     bool no_backing; /* the image alone: what it lacks reads as zeros */
     bool trust;      /* it may name files outside its folder */
     bool repair;     /* as block_format_options.repair; implies no_backing */

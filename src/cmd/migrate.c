@@ -8,6 +8,7 @@
 #include "cmd/guests.h"
 #include "cmd/target.h"
 #include "cmd/tls.h"
+#include "host/guest.h"
 #include "vm/migrate_wire.h"
 #include "vm/value.h"
 #include <errno.h>
@@ -354,6 +355,9 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
     else if (!rc)
         migrate_show_summary(&r->display, answer);
     json_decref(answer);
+    /* It has gone for whoever looks next, too. */
+    if (!rc && !r->dry)
+        guest_wait(h, record->id, GUEST_ANSWER_MS);
     return rc;
 }
 

@@ -141,6 +141,7 @@ static int read_description(struct receiving *r, const u8 *bytes, struct err *er
     /* A console on the source's terminal is a log here, and the source's sockets and files are not ours. */
     free(r->config.serial.path);
     r->config.serial = (struct vm_serial_config){.kind = VM_SERIAL_LOG};
+    r->config.disks_given_up = true;
     if (r->config.debug_console_path) {
         free(r->config.debug_console_path);
         r->config.debug_console_path = strdup("/dev/null");

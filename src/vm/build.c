@@ -113,7 +113,10 @@ static int add_disk(struct vm *vm, const struct virtio_env *env, unsigned index,
 {
     const struct vm_disk_config *d = &vm->config->disk[index];
     struct block_options options = {
-        .readonly = d->readonly, .format = *d->format ? d->format : NULL, .trust = d->trust};
+        .readonly = d->readonly,
+        .format = *d->format ? d->format : NULL,
+        .trust = d->trust,
+        .given_up = vm->config->disks_given_up};
     int rc = block_open(d->path, &options, vm->engine, &vm->disk[index], err);
 
     if (rc)

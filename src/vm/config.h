@@ -68,6 +68,7 @@ struct vm_config {
     char accel[16];
     struct vm_disk_config disk[VM_DISKS];
     unsigned ndisks;
+    bool disks_given_up; /* another host has them, until the machine has arrived; no option */
     struct vm_net_config net[VM_NETS];
     unsigned nnets; /* 0: one of kind user */
     struct vm_serial_config serial;

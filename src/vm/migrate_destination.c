@@ -415,9 +415,15 @@ static int load(struct migrate_destination *d, struct err *err)
 
 static int run_guest(struct migrate_destination *d, struct err *err)
 {
-    if (migrate_word_take(d->word, MIGRATE_RAN) != MIGRATE_RAN)
-        return err_set(err, ECANCELED, "the source was told that the machine never ran here");
-    int rc = d->guest->run(d->guest->opaque, err);
+    int rc = d->guest->claim(d->guest->opaque, err);
+
+    /* While it can still be refused; then the word decides. */
+    if (!rc && migrate_word_take(d->word, MIGRATE_RAN) != MIGRATE_RAN) {
+        d->guest->release(d->guest->opaque);
+        rc = err_set(err, ECANCELED, "the source was told that the machine never ran here");
+    }
+    if (!rc)
+        rc = d->guest->run(d->guest->opaque, err);
     if (rc)
         return rc;
     d->running = true;

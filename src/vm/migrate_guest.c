@@ -6,6 +6,7 @@
 
 #include "vm/state.h"
 #include <errno.h>
+#include <unistd.h>
 
 struct work {
     struct vm_migration *m;
@@ -15,6 +16,17 @@ struct work {
     int rc;
     unsigned percent;
 };
+
+/* Disks on storage that both hosts see: one of them has them, or for a moment nobody. */
+static int lock_disks(struct vm *vm, enum block_lock lock, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < vm->config->ndisks && !rc; i++)
+        if (vm->disk[i] && (rc = block_set_lock(vm->disk[i], lock, err)))
+            err_wrap(err, "disk %u", i);
+    return rc;
+}
 
 /* --- source --- */
 
@@ -51,6 +63,8 @@ static void stop_work(void *opaque)
     vm_take_events(vm);
     if (vm->ended)
         w->rc = err_set(w->err, ECANCELED, "the machine has ended meanwhile");
+    if (!w->rc)
+        w->rc = lock_disks(vm, BLOCK_UNLOCKED, w->err);
 }
 
 static int stop_guest(void *opaque, struct err *err)
@@ -66,17 +80,32 @@ static void resume_work(void *opaque)
 {
     struct work *w = opaque;
 
-    if (!w->m->was_paused && w->m->vm->paused && !w->m->vm->ended)
+    if (w->m->vm->ended)
+        return;
+    w->rc = lock_disks(w->m->vm, BLOCK_EXCLUSIVE, w->err);
+    if (!w->rc && !w->m->was_paused && w->m->vm->paused)
         vm_go_on(w->m->vm);
 }
 
+/* The other host may need a moment to see that it does not get the machine, and to let go of its disks. */
 static int resume_guest(void *opaque, struct err *err)
 {
     struct vm_migration *m = opaque;
-    struct work w = {.m = m, .err = err};
+    struct work w = {.m = m};
 
-    worker_in_loop(m->worker, resume_work, &w);
-    return 0;
+    for (int tries = 0; tries < 100; tries++) {
+        struct err fresh = ERR_INIT;
+
+        w.err = &fresh;
+        w.rc = 0;
+        worker_in_loop(m->worker, resume_work, &w);
+        if (!w.rc)
+            return 0;
+        err_set(err, fresh.code, "%s; the guest stands still: 'trapeze resume' tries again",
+                fresh.msg);
+        usleep(50000);
+    }
+    return w.rc;
 }
 
 static void save_work(void *opaque)
@@ -192,13 +221,57 @@ static void all_there(void *opaque)
     lazy_end(&m->vm->ram, NULL);
 }
 
+static void claim_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    w->rc = lock_disks(w->m->vm, BLOCK_EXCLUSIVE, w->err);
+}
+
+static int claim(void *opaque, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m, .err = err};
+
+    worker_in_loop(m->worker, claim_work, &w);
+    return w.rc;
+}
+
+static void release_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    lock_disks(w->m->vm, BLOCK_UNLOCKED, NULL);
+}
+
+static void release(void *opaque)
+{
+    struct vm_migration *m = opaque;
+    struct work w = {.m = m};
+
+    worker_in_loop(m->worker, release_work, &w);
+}
+
+static void run_work(void *opaque)
+{
+    struct work *w = opaque;
+
+    if (!w->m->was_paused && !w->m->vm->ended)
+        vm_go_on(w->m->vm);
+}
+
 static int run_guest(void *opaque, struct err *err)
 {
     struct vm_migration *m = opaque;
     struct work w = {.m = m, .err = err};
 
-    worker_in_loop(m->worker, resume_work, &w);
+    worker_in_loop(m->worker, run_work, &w);
     return 0;
+}
+
+int vm_migrate_retake(struct vm *vm)
+{
+    return vm->migration ? lock_disks(vm, BLOCK_EXCLUSIVE, NULL) : 0;
 }
 
 void vm_migration_guest(struct vm_migration *m)
@@ -221,6 +294,8 @@ void vm_migration_guest(struct vm_migration *m)
         .supply = supply,
         .is_absent = is_absent,
         .all_there = all_there,
+        .claim = claim,
+        .release = release,
         .run = run_guest,
         .opaque = m,
     };

@@ -36,6 +36,9 @@ struct migrate_guest {
     bool (*supply)(void *opaque, u64 page, const u8 *bytes);
     bool (*is_absent)(void *opaque, u64 page);
     void (*all_there)(void *opaque); /* the last absent page has come */
+    /* GO has come: takes what the two hosts share. Undone by release(). */
+    int (*claim)(void *opaque, struct err *err);
+    void (*release)(void *opaque);
     int (*run)(void *opaque, struct err *err);
     int (*write_blocks)(void *opaque, u32 disk, u64 offset, u64 len, const u8 *bytes,
                         struct err *err); /* bytes NULL: zeros */

@@ -21,6 +21,7 @@ struct vm_migration {
     struct state_buf config;
     struct control_call *call; /* who asked for it, and waits; NULL: has gone */
     struct timer tick;         /* progress */
+    enum migrate_event decision;
     int result;
     struct err error;
 

@@ -304,6 +304,34 @@ void control_do_migrate_status(struct control_call *call)
         control_reply(call, json_pack("{s:s}", "phase", state ? state : "none"));
 }
 
+/* Main loop. */
+static void decide_done(void *opaque)
+{
+    struct vm_migration *m = opaque;
+    enum migrate_owner owner = migrate_source_owner(m->source);
+    struct control_call *call = m->call;
+
+    m->call = NULL;
+    if (m->result)
+        control_fail(call, &m->error);
+    else
+        control_reply(call, json_pack("{s:s}", "owner", migrate_owner_name(owner)));
+    if (owner == MIGRATE_OURS || owner == MIGRATE_GONE)
+        forget_source(m);
+    if (owner == MIGRATE_GONE)
+        vm_stop(m->vm, VM_END_MOVED, 0);
+}
+
+static void decide_job(void *opaque)
+{
+    struct vm_migration *m = opaque;
+
+    m->error = ERR_INIT;
+    m->result = migrate_source_decide(m->source, m->decision, &m->error);
+    while (loop_call(m->vm->loop, decide_done, m))
+        usleep(1000);
+}
+
 /* The supervisor was asked ("never", "ran"), or a person decides ("claim", "abandon"). */
 void control_do_migrate_decide(struct control_call *call)
 {
@@ -328,18 +356,13 @@ void control_do_migrate_decide(struct control_call *call)
         rc = err_set(&err, EINVAL, "nothing is undecided about this machine");
     else if (!rc && i == ARRAY_LEN(events))
         rc = err_set(&err, EINVAL, "answer: '%s' is unknown", text);
-    if (!rc)
-        rc = migrate_source_decide(m->source, events[i].event, &err);
     if (rc) {
         control_fail(call, &err);
         return;
     }
-    enum migrate_owner owner = migrate_source_owner(m->source);
-    control_reply(call, json_pack("{s:s}", "owner", migrate_owner_name(owner)));
-    if (owner == MIGRATE_OURS || owner == MIGRATE_GONE)
-        forget_source(m);
-    if (owner == MIGRATE_GONE)
-        vm_stop(m->vm, VM_END_MOVED, 0);
+    m->call = call;
+    m->decision = events[i].event;
+    worker_start(m->worker, decide_job, m);
 }
 
 /* --- in --- */

@@ -22,6 +22,8 @@ void vm_migrate_free(struct vm *vm);
 void vm_migrate_interrupt(struct vm *vm);
 /* May a person resume the machine now? false while another host has it, or may have. */
 bool vm_migrate_may_resume(const struct vm *vm);
+/* Takes back the disks that a migration gave up, when it failed and could not. */
+int vm_migrate_retake(struct vm *vm);
 /* For `status`: NULL when there is nothing to say. */
 const char *vm_migrate_state(const struct vm *vm);
 

@@ -74,6 +74,7 @@ static const struct condition lock_fcntl[] = {{1, WHOLE, F_OFD_SETLK}, END};
 static const struct condition open_file[] = {{3, AT_EMPTY_PATH, AT_EMPTY_PATH}, END};
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
+static const struct condition of_descriptor[] = {{3, WHOLE, AT_EMPTY_PATH}, END};
 static const struct condition new_thread[] = {
     {0, CLONE_VM | CLONE_THREAD | CLONE_NEWUSER, CLONE_VM | CLONE_THREAD}, END};
 static const struct condition set_name[] = {{0, WHOLE, PR_SET_NAME}, END};
@@ -116,6 +117,8 @@ static const struct rule rules[] = {
     {SCMP_SYS(newfstatat), LOOP, open_file},
     /* a console's log that has become too long */
     {SCMP_SYS(ftruncate), LOOP, NULL},
+    /* fstat() of the C library: disks that another host had are looked at anew */
+    {SCMP_SYS(newfstatat), LOOP | IO, of_descriptor},
     /* the user-mode network: in the loop, or in the vCPU that sends */
     {SCMP_SYS(sendto), LOOP | CPU | NET, NULL}, {SCMP_SYS(sendmsg), CPU | NET, NULL},
     {SCMP_SYS(recvfrom), LOOP | CPU | NET, NULL}, {SCMP_SYS(recvmsg), CPU | NET, NULL},

@@ -304,8 +304,10 @@ int vm_resume(struct vm *vm)
         return -EALREADY;
     if (!vm_migrate_may_resume(vm))
         return -EBUSY;
-    vm_go_on(vm);
-    return 0;
+    int rc = vm_migrate_retake(vm);
+    if (!rc)
+        vm_go_on(vm);
+    return rc;
 }
 
 void vm_power_button(struct vm *vm)

@@ -44,7 +44,7 @@ there() {
     guest b --name web
     for how in "" --postcopy "--compress zstd" "--connections 3 --delta 16M" --hybrid; do
         trapeze migrate -q $how web "$PLACE"
-        [ "$(state web)" = ended ]
+        until_is ended state web
         [ "$(there state web)" = running ]
         receiver_back
         there trapeze migrate -q web "unix:$BATS_TEST_TMPDIR/back"
@@ -116,4 +116,19 @@ except OSError:
 ' "$BATS_TEST_TMPDIR/in"
     trapeze migrate -q web "$PLACE"
     [ "$(there state web)" = running ]
+}
+
+@test "migrate: a disk on shared storage goes from hand to hand, and has one writer at any time" {
+    for format in raw qcow2; do
+        "$TRAPEZE" disk create -f $format "$BATS_TEST_TMPDIR/disk.$format" 4M
+    done
+    receiver
+    guest b --name web --disk "$BATS_TEST_TMPDIR/disk.raw" --disk "$BATS_TEST_TMPDIR/disk.qcow2,format=qcow2"
+    trapeze migrate -q web "$PLACE"
+    [ "$(there state web)" = running ]
+    # It is the other one's now, and locked.
+    run timeout 20 "$TRAPEZE" run -k "$ENDS" -a p -m 16M --net none --disk "$BATS_TEST_TMPDIR/disk.raw" --serial null
+    [ "$status" -eq 4 ]
+    there trapeze kill web
+    trapeze disk check "$BATS_TEST_TMPDIR/disk.qcow2"
 }

@@ -30,6 +30,7 @@ struct toy {
     pthread_t reader; /* destination in post-copy: touches all pages */
     bool reading;
     unsigned throttled;
+    bool claimed; /* destination: has what both sides share */
 };
 
 static u64 random_at = 1;
@@ -182,12 +183,28 @@ static int toy_run(void *opaque, struct err *err)
 {
     struct toy *t = opaque;
 
+    assert_true(t->claimed);
     t->running = true;
     if (t->lazy) {
         t->reading = true;
         pthread_create(&t->reader, NULL, read_pages, t);
     }
     return 0;
+}
+
+static int toy_claim(void *opaque, struct err *err)
+{
+    struct toy *t = opaque;
+
+    t->claimed = true;
+    return 0;
+}
+
+static void toy_release(void *opaque)
+{
+    struct toy *t = opaque;
+
+    t->claimed = false;
 }
 
 static struct migrate_guest guest_of(struct toy *t)
@@ -207,6 +224,8 @@ static struct migrate_guest guest_of(struct toy *t)
                                   .supply = toy_supply,
                                   .is_absent = toy_is_absent,
                                   .all_there = toy_all_there,
+                                  .claim = toy_claim,
+                                  .release = toy_release,
                                   .run = toy_run,
                                   .opaque = t};
 }
@@ -441,7 +460,7 @@ static void gives_up(void **state)
     assert_int_equal(migrate_source_owner(m->source), MIGRATE_OURS);
     assert_true(m->here.running);
     assert_false(m->there.running);
-    assert_int_equal(m->arrive_rc, -ECANCELED);
+    assert_int_not_equal(m->arrive_rc, 0); /* CANCEL, or the end of another connection */
     assert_int_equal(m->word.claim, MIGRATE_REFUSED);
     move_free(m);
 }
