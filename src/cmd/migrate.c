@@ -24,7 +24,8 @@
 
 /* clang-format off */
 enum {
-    OWN_AGAIN = GUEST_OWN, OWN_BANDWIDTH, OWN_CA, OWN_CANCEL, OWN_CERT, OWN_CLAIM, OWN_COMPRESS, OWN_CONNECTIONS, OWN_DELTA,
+    OWN_AGAIN = GUEST_OWN, OWN_BANDWIDTH, OWN_CA, OWN_CANCEL, OWN_CERT, OWN_CLAIM, OWN_COMPRESS, OWN_CONNECTIONS, OWN_COPY_DISKS,
+    OWN_DELTA,
     OWN_DRY_RUN, OWN_FORMAT, OWN_HYBRID, OWN_INSECURE, OWN_KEY, OWN_MAX_DOWNTIME, OWN_ON_TIMEOUT, OWN_POSTCOPY, OWN_PSK,
     OWN_QUIET, OWN_THROTTLE, OWN_TIME_LIMIT,
 };
@@ -39,6 +40,7 @@ static const struct args_spec specs[] = {
     {"claim", 0, NULL, "undecided guest: vouch that it does not run there, let it run here"},
     {"compress", 0, "HOW", "none (default) or zstd"},
     {"connections", 0, "N", "for pages, 1 to 15; beside one for what must not wait"},
+    {"copy-disks", 0, NULL, "storage is not shared: the disks go over, too"},
     {"delta", 0, "SIZE", "memory to remember sent pages, so that only changes go over again"},
     {"dry-run", 0, NULL, "only say whether it can go there, and how long it would take"},
     {"format", 0, "HOW", "text or json; default: text on a terminal"},
@@ -62,7 +64,7 @@ struct request {
     struct target target;
     u64 bandwidth, delta, downtime_ms, limit_s, throttle, connections;
     const char *on_timeout;
-    bool again, cancel, claim, compress, dry, hybrid, insecure, postcopy;
+    bool again, cancel, claim, compress, copy_disks, dry, hybrid, insecure, postcopy;
     u8 token[MIGRATE_TOKEN_BYTES];
 };
 
@@ -90,10 +92,11 @@ static int read_file_option(struct request *r, int index, const char *value)
 static int read_flag(struct request *r, int index)
 {
     bool *const flags[] = {
-        [OWN_AGAIN] = &r->again,       [OWN_CANCEL] = &r->cancel,
-        [OWN_CLAIM] = &r->claim,       [OWN_DRY_RUN] = &r->dry,
-        [OWN_HYBRID] = &r->hybrid,     [OWN_INSECURE] = &r->insecure,
-        [OWN_POSTCOPY] = &r->postcopy, [OWN_QUIET] = &r->display.quiet,
+        [OWN_AGAIN] = &r->again,         [OWN_CANCEL] = &r->cancel,
+        [OWN_CLAIM] = &r->claim,         [OWN_COPY_DISKS] = &r->copy_disks,
+        [OWN_DRY_RUN] = &r->dry,         [OWN_HYBRID] = &r->hybrid,
+        [OWN_INSECURE] = &r->insecure,   [OWN_POSTCOPY] = &r->postcopy,
+        [OWN_QUIET] = &r->display.quiet,
     };
 
     *flags[index] = true;
@@ -219,12 +222,12 @@ static json_t *arguments(const struct request *r)
 
     for (unsigned i = 0; i < MIGRATE_TOKEN_BYTES; i++)
         snprintf(token + 2 * i, 3, "%02x", r->token[i]);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:b}", "token", token,
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:b,s:b}", "token", token,
                      "bandwidth", (json_int_t)r->bandwidth, "cache", (json_int_t)r->delta,
                      "max_downtime_us", (json_int_t)r->downtime_ms * 1000, "time_limit_ms",
                      (json_int_t)r->limit_s * 1000, "throttle", (json_int_t)r->throttle,
                      "on_timeout", r->on_timeout, "compress", r->compress, "postcopy", r->postcopy,
-                     "hybrid", r->hybrid, "dry", r->dry, "again", r->again);
+                     "hybrid", r->hybrid, "dry", r->dry, "again", r->again, "disks", r->copy_disks);
 }
 
 /* The hand-over was cut: what the receiver knows decides. */

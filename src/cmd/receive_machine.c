@@ -100,7 +100,10 @@ static void check_disks(struct receiving *r)
 
         if (access(d->path, d->readonly ? R_OK : R_OK | W_OK))
             lack(r, "disk %u: '%s': %s%s", i, d->path, strerror(errno),
-                 errno == ENOENT ? " (is the storage shared? --disk says where it is here)" : "");
+                 errno != ENOENT ? ""
+                 : r->config.disks_given_up
+                     ? " (is the storage shared? --disk says where it is here)"
+                     : " (make one of the same size with trapeze disk create)");
     }
 }
 
@@ -141,7 +144,7 @@ static int read_description(struct receiving *r, const u8 *bytes, struct err *er
     /* A console on the source's terminal is a log here, and the source's sockets and files are not ours. */
     free(r->config.serial.path);
     r->config.serial = (struct vm_serial_config){.kind = VM_SERIAL_LOG};
-    r->config.disks_given_up = true;
+    r->config.disks_given_up = !(r->hello->flags & MIGRATE_HELLO_DISKS);
     if (r->config.debug_console_path) {
         free(r->config.debug_console_path);
         r->config.debug_console_path = strdup("/dev/null");

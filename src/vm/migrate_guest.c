@@ -44,10 +44,28 @@ static int log_collect(void *opaque, u64 *ret_bits, u64 *ret_count, struct err *
     return dirty_collect(&m->vm->ram, &m->log, ret_bits, ret_count, err);
 }
 
+static int send_disks(void *opaque, struct migrate_line *line, u64 budget, u64 *ret_sent,
+                      u64 *ret_left, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct vm *vm = m->vm;
+    int rc =
+        m->disks.started ? 0 : migrate_disks_start(&m->disks, vm->disk, vm->config->ndisks, err);
+
+    return rc ? rc : migrate_disks_send(&m->disks, line, budget, ret_sent, ret_left, err);
+}
+
+void vm_migration_copy_disks(struct vm_migration *m, bool on)
+{
+    m->with_disks = on;
+    m->guest.disks = on && m->vm->config->ndisks ? send_disks : NULL;
+}
+
 static void log_stop(void *opaque)
 {
     struct vm_migration *m = opaque;
 
+    migrate_disks_stop(&m->disks);
     dirty_stop(&m->vm->ram, &m->log);
 }
 
@@ -63,7 +81,7 @@ static void stop_work(void *opaque)
     vm_take_events(vm);
     if (vm->ended)
         w->rc = err_set(w->err, ECANCELED, "the machine has ended meanwhile");
-    if (!w->rc)
+    if (!w->rc && !w->m->with_disks)
         w->rc = lock_disks(vm, BLOCK_UNLOCKED, w->err);
 }
 
@@ -180,6 +198,9 @@ static void load_work(void *opaque)
     if (w->rc || paused > 1)
         w->rc = err_set(w->err, EPROTO, "the machine's state begins with rubbish");
     w->m->was_paused = paused;
+    /* Before the hand-over: a host that cannot keep them must not get the machine. */
+    if (!w->rc && w->m->disks.n)
+        w->rc = migrate_disks_finish(&w->m->disks, w->err);
     if (!w->rc)
         w->rc = vm_state_load(w->m->vm, w->from, VM_CLOCK_REAL, w->err);
 }
@@ -191,6 +212,22 @@ static int load(void *opaque, const struct state_source *from, struct err *err)
 
     worker_in_loop(m->worker, load_work, &w);
     return w.rc;
+}
+
+static int write_blocks(void *opaque, u32 disk, u64 offset, u64 len, const u8 *bytes,
+                        struct err *err)
+{
+    struct vm_migration *m = opaque;
+
+    return migrate_disks_write(&m->disks, disk, offset, len, bytes, err);
+}
+
+void vm_migration_take_disks(struct vm_migration *m)
+{
+    if (m->vm->config->disks_given_up)
+        return;
+    migrate_disks_take(&m->disks, m->vm->disk, m->vm->config->ndisks);
+    m->guest.write_blocks = write_blocks;
 }
 
 static int absent(void *opaque, const struct lazy_source *source, const u64 *bits, struct err *err)

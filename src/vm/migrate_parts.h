@@ -4,6 +4,7 @@
 
 #include "mem/dirty.h"
 #include "vm/migrate_destination.h"
+#include "vm/migrate_disk.h"
 #include "vm/migrate_source.h"
 #include "vm/migrate_vm.h"
 #include "vm/parts.h"
@@ -14,6 +15,8 @@ struct vm_migration {
     struct worker *worker;
     struct migrate_guest guest;
     struct dirty_log log;
+    bool with_disks; /* they are copied; else both hosts see the same */
+    struct migrate_disks disks;
     bool was_paused; /* by the user, when the migration began */
     bool free_due;   /* the machine ends */
 
@@ -34,6 +37,9 @@ struct vm_migration {
 
 /* The machine's side for both ends (migrate_guest.c). */
 void vm_migration_guest(struct vm_migration *m);
+/* Source: do the disks go over, too? Destination: they come, if they were not opened as another host's. */
+void vm_migration_copy_disks(struct vm_migration *m, bool on);
+void vm_migration_take_disks(struct vm_migration *m);
 struct vm_migration *vm_migration_get(struct vm *vm, struct err *err); /* makes it if need be */
 
 #endif

@@ -241,6 +241,7 @@ static int new_source(struct vm_migration *m, struct control_call *call, const i
             close(fds[i]);
         return rc;
     }
+    vm_migration_copy_disks(m, o.hello_flags & MIGRATE_HELLO_DISKS);
     o.config = m->config.data;
     o.config_bytes = (u32)m->config.len;
     return migrate_source_new(&m->guest, &o, fds, nfds, &m->source, err);
@@ -405,6 +406,8 @@ int vm_migrate_in(struct vm *vm, const int *fds, unsigned nfds, struct migrate_w
         for (unsigned i = 0; i < nfds; i++)
             close(fds[i]);
     else
+        vm_migration_take_disks(m);
+    if (!rc)
         rc = migrate_destination_new(&m->guest, word, fds, nfds, &m->destination, err);
     if (!rc)
         worker_start(m->worker, in_job, m);
@@ -456,6 +459,7 @@ void vm_migrate_free(struct vm *vm)
     if (m->source)
         forget_source(m);
     dirty_stop(&vm->ram, &m->log);
+    migrate_disks_stop(&m->disks);
     migrate_destination_free(m->destination);
     free(m);
     vm->migration = NULL;

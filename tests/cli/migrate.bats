@@ -102,6 +102,34 @@ there() {
     [ "$(state web)" = running ]
 }
 
+@test "migrate: disks go along where storage is not shared" {
+    disk=$BATS_TEST_TMPDIR/disk there=$BATS_TEST_TMPDIR/there-disk
+    "$TRAPEZE" disk create -f raw "$disk.raw" 3M
+    seq 200000 | dd of="$disk.raw" conv=notrunc bs=4k seek=20 status=none
+    "$TRAPEZE" disk convert -O qcow2 "$disk.raw" "$disk.qcow2"
+    "$TRAPEZE" disk create -f qcow2 "$there.qcow2" 3M
+    seq 300000 >"$there.raw" # is lost
+    truncate -s 3M "$there.raw"
+    receiver --disk "$there.qcow2,format=qcow2" --disk "$there.raw"
+    guest b --name web --disk "$disk.raw" --disk "$disk.qcow2,format=qcow2"
+    for how in "" --postcopy; do
+        trapeze migrate -q $how --copy-disks web "$PLACE"
+        until_is ended state web
+        [ "$(there state web)" = running ]
+        there trapeze kill web
+        there trapeze rm web
+        trapeze disk compare -f raw -F qcow2 "$disk.raw" "$there.qcow2"
+        trapeze disk compare -f raw -F raw "$disk.raw" "$there.raw"
+        trapeze disk check "$there.qcow2"
+        trapeze start web
+    done
+    # Too small over there: it stays here.
+    truncate -s 1M "$there.raw"
+    run timeout 60 "$TRAPEZE" migrate -q --copy-disks web "$PLACE"
+    [ "$status" -eq 4 ]
+    [ "$(state web)" = running ]
+}
+
 @test "receive: garbage and silence harm nobody" {
     receiver
     guest b --name web
