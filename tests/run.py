@@ -4,8 +4,8 @@
 A tier is a folder here. Its C programs and scripts are registered with Meson (`suite:` names the
 tier); files ending in .bats are found by themselves. Programs report in TAP, one line per case, or
 by exit status: 0 passed, 77 skipped with the last line of output as the reason, anything else failed.
-The tier `sanitize` runs the unit, device, fault and fuzz tiers again in a build with ASan and UBSan, made
-by clang without a warning where clang is installed. The tier `tsan` does so with TSan, and only when
+The tier `sanitize` runs the unit, device, fault and fuzz tiers and some whole machines again in a build with
+ASan and UBSan, made by clang without a warning where clang is installed. The tier `tsan` does so with TSan, and only when
 it is asked for by name.
 The last line is `N passed, N failed, N skipped`; the exit status is 0 when nothing failed.
 """
@@ -20,6 +20,7 @@ from collections import Counter, namedtuple
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SANITIZED_TIERS = ('unit', 'device', 'fault', 'fuzz')
+SANITIZED_BATS = 'cli/run_ends.bats'  # whole machines
 SANITIZERS = {'sanitize': 'address,undefined', 'tsan': 'thread'}
 BATS_LIMIT_S = 7200 if os.environ.get('TRAPEZE_NIGHTLY') else 600
 TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *(?:skip|todo)\b:? *(.*))?$', re.IGNORECASE)
@@ -96,8 +97,8 @@ def run_meson(build, only, label, env):
     return cases
 
 
-def run_bats(tier, env):
-    command = ['bats', '--tap', os.path.join(ROOT, 'tests', tier)]
+def run_bats(tier, path, env):
+    command = ['bats', '--tap', os.path.join(ROOT, 'tests', path)]
     try:
         run = subprocess.run(command, cwd=ROOT, env=env, stdin=subprocess.DEVNULL, text=True,
                              stdout=subprocess.PIPE, errors='replace', timeout=BATS_LIMIT_S)
@@ -126,7 +127,13 @@ def run_sanitized(tier, build, env):
         print(made.stdout)
         return [Case(tier, 'build with ' + env['CC'], 'failed', '')]
     built = Case(tier, 'build with ' + env['CC'], 'passed', '')
-    return [built] + run_meson(where, SANITIZED_TIERS, tier, env)
+    cases = [built] + run_meson(where, SANITIZED_TIERS, tier, env)
+    if tier == 'sanitize':
+        # Leaks are looked for by a process that traces ours, which the sandbox forbids.
+        env.update(TRAPEZE_BUILD=where, TRAPEZE=os.path.join(where, 'src', 'cmd', 'trapeze'),
+                   ASAN_OPTIONS='abort_on_error=1:detect_leaks=0')
+        cases += run_bats(tier, SANITIZED_BATS, env)
+    return cases
 
 
 def report(cases):
@@ -160,7 +167,7 @@ def main():
         folder = os.path.join(ROOT, 'tests', tier)
         if os.path.isdir(folder) and any(f.endswith('.bats') for f in os.listdir(folder)):
             if not only or tier in only:
-                cases += run_bats(tier, env)
+                cases += run_bats(tier, tier, env)
     if not only or 'sanitize' in only:
         cases += run_sanitized('sanitize', build, env)
     if 'tsan' in only:
