@@ -175,7 +175,9 @@ static int isolate(const struct init *in, struct err *err)
     const char *word = in->spec->rootfs_propagation ? in->spec->rootfs_propagation : "rslave";
     auto_close int root = open("/", O_PATH | O_DIRECTORY | O_CLOEXEC);
     bool rec;
-    u64 propagation = mount_propagation(word, &rec);
+    u64 wanted = mount_propagation(word, &rec);
+    /* What is unbindable could not be bound by ourselves any more; rootfs_enter makes it so in the end. */
+    u64 propagation = wanted == SYS_MS_UNBINDABLE ? SYS_MS_PRIVATE : wanted;
     int rc = root < 0 ? -errno : mount_set_propagation(root, propagation, true);
 
     if (rc == 0 && propagation == SYS_MS_SHARED)

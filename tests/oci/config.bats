@@ -53,6 +53,21 @@ teardown() { oci_teardown; }
     runs 1 'a new user namespace needs a new mount namespace'
 }
 
+@test "rootfsPropagation: shared, slave, private, unbindable" {
+    args sh -c 'grep " / / \| / rw\| / ro" /proc/self/mountinfo | head -n 1'
+    for kind in shared slave private unbindable; do
+        config '.linux.rootfsPropagation = $k' --arg k $kind
+        run oci run -b "$BUNDLE" "$ID"
+        echo "$kind: $output"
+        [ "$status" -eq 0 ]
+        case $kind in
+        shared) [[ $output == *shared:* ]] ;;
+        unbindable) [[ $output == *unbindable* ]] ;;
+        *) [[ $output != *shared:* && $output != *unbindable* ]] ;;
+        esac
+    done
+}
+
 @test "time namespace with offsets" {
     [ -e /proc/self/ns/time ] || skip "no time namespaces here"
     config '.linux.namespaces += [{"type": "time"}] | .linux.timeOffsets = {"boottime": {"secs": 1000000000}}'
