@@ -11,8 +11,8 @@
 #include <string.h>
 
 static const struct snap_verb *const snap_verbs[] = {
-    &snap_clone_verb, &snap_create_verb,  &snap_flatten_verb,
-    &snap_ls_verb,    &snap_restore_verb, &snap_rm_verb,
+    &snap_clone_verb,  &snap_create_verb, &snap_diff_verb,    &snap_export_verb, &snap_flatten_verb,
+    &snap_import_verb, &snap_ls_verb,     &snap_restore_verb, &snap_rm_verb,     &snap_show_verb,
 };
 
 int snap_usage(struct err *err, const char *fmt, ...)

@@ -167,6 +167,9 @@ static int start_one(struct restore *r, const char *name, bool report, struct er
         return rc;
     }
     snapshot_step("restore-disks");
+    /* launch() opens the records anew; ours would be closed in a process that has locked itself in. */
+    records_close(r->h->records);
+    r->h->records = NULL;
     int status = launch(&l);
     if (status != STATUS_OK && r->background)
         drop_disks(r, disks); /* it does not run */

@@ -188,6 +188,7 @@ static inline bool pci_bus_master(struct pci_func *f)
 /* Reads of the guest's view of a BAR (virtio's configuration access capability); nothing outside
  * the BAR is touched. */
 u64 pci_bar_read(struct pci_func *f, unsigned bar, u64 offset, unsigned size);
+extern const struct state_table pci_func_table;
 void pci_bar_write(struct pci_func *f, unsigned bar, u64 offset, unsigned size, u64 value);
 
 #endif

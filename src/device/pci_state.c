@@ -15,7 +15,7 @@ static const struct field fields[] = {
     STATE_EACH(struct pci_func_state, msix, control, 1, FIELD_HEX),
     STATE_HEX(struct pci_func_state, msix_pending, 1),
 };
-static STATE_TABLE(table, struct pci_func_state, 1, fields);
+STATE_TABLE(pci_func_table, struct pci_func_state, 1, fields);
 
 static void pre_save(void *opaque)
 {
@@ -68,7 +68,7 @@ int pci_host_register(struct pci_host *h, struct state_set *set, struct err *err
             continue;
         f->state = (struct state_entry){.name = "pci",
                                         .instance = i,
-                                        .table = &table,
+                                        .table = &pci_func_table,
                                         .object = &f->saved,
                                         .opaque = f,
                                         .check = check,

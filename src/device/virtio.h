@@ -172,6 +172,7 @@ void virtio_interrupt_queue(struct virtio *v, struct virtq *q);
 void virtio_interrupt_config(struct virtio *v);
 void virtio_write_status(struct virtio *v, u8 value); /* v->lock held */
 void virtio_start(struct virtio *v); /* DRIVER_OK: queues become live; v->lock held */
+extern const struct state_table virtio_table;
 int virtio_register_state(struct pci_func *f, struct state_set *set, struct err *err);
 void virtio_idle(struct virtio *v);     /* a chain came back; no lock held */
 void virtio_pci_init(struct virtio *v); /* BAR and capabilities; queues and config are known */

@@ -31,7 +31,7 @@ static const struct field fields[] = {
     STATE_EACH(struct virtio_state, queue, used_idx, 1, FIELD_UINT),
     STATE_EACH(struct virtio_state, queue, signalled, 1, FIELD_UINT),
 };
-static STATE_TABLE(table, struct virtio_state, 1, fields);
+STATE_TABLE(virtio_table, struct virtio_state, 1, fields);
 
 static void pre_save(void *opaque)
 {
@@ -195,7 +195,7 @@ int virtio_register_state(struct pci_func *f, struct state_set *set, struct err 
 
     v->state = (struct state_entry){.name = "virtio",
                                     .instance = devfn,
-                                    .table = &table,
+                                    .table = &virtio_table,
                                     .object = &v->saved,
                                     .opaque = v,
                                     .check = check,

@@ -81,7 +81,7 @@ void snapshot_abort(const struct host *h, const struct snapshot *s);
 /* -EBUSY: others stand on it, *err names them. */
 int snapshot_remove(struct host *h, const struct snapshot *s, struct err *err);
 
-/* A new, empty overlay on `below` in <root>/layers/; *ret_path is the caller's to free. */
+/* A new, empty overlay on `below` (its path NULL: on nothing) in <root>/layers/; *ret_path is the caller's to free. */
 int layer_new(const struct host *h, const struct snapshot_layer *below, u64 size, char **ret_path,
               struct err *err);
 /* Opens it as block_push() wants it, with its lock. */

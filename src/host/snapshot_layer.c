@@ -30,7 +30,7 @@ int layer_new(const struct host *h, const struct snapshot_layer *below, u64 size
                              .refcount_order = 4,
                              .size = size,
                              .backing_name = below->path,
-                             .backing_format = below->format};
+                             .backing_format = below->path ? below->format : NULL};
     struct block_file_options fo = BLOCK_FILE_OPTIONS;
     struct block_file *file;
     char *path = NULL;

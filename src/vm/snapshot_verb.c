@@ -26,7 +26,8 @@ void control_do_snapshot_plan(struct control_call *call)
 
     for (unsigned i = 0; i < vm->config->ndisks; i++)
         json_array_append_new(disks, describe_disk(vm->disk[i]));
-    control_reply(call, json_pack("{s:I,s:s,s:b,s:o}", "memory", (json_int_t)vm->ram.size, "base",
+    control_reply(call, json_pack("{s:I,s:s,s:s,s:b,s:o}", "memory", (json_int_t)vm->ram.size,
+                                  "accel", vm->report.accel, "base",
                                   vm->snapshots ? vm->snapshots->base : "", "kernel",
                                   (int)board_has_kernel(vm->board), "disks", disks));
 }

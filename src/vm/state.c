@@ -29,7 +29,7 @@ static const struct field clock_fields[] = {
     STATE_SINT(struct vm_clock_state, wall_ns, 1),
     STATE_UINT(struct vm_clock_state, host_tsc, 1),
 };
-static STATE_TABLE(clock_table, struct vm_clock_state, 1, clock_fields);
+STATE_TABLE(vm_clock_table, struct vm_clock_state, 1, clock_fields);
 
 static s64 wall_ns(void)
 {
@@ -65,7 +65,7 @@ int vm_state_init(struct vm *vm, struct err *err)
     int rc;
 
     vm->clock_entry = (struct state_entry){.name = "clock",
-                                           .table = &clock_table,
+                                           .table = &vm_clock_table,
                                            .object = &vm->clock,
                                            .opaque = vm,
                                            .pre_save = clock_pre_save};

@@ -23,6 +23,8 @@ int vm_state_save(struct vm *vm, const struct state_sink *to, struct err *err);
 /* vm is freshly made by vm_new_from(), its memory as it was (or coming, mem/lazy.h). On failure it must be freed. */
 int vm_state_load(struct vm *vm, const struct state_source *from, enum vm_clock clock,
                   struct err *err);
+extern const struct state_table vm_clock_table;
+
 /* As text, as of the last save or load. */
 void vm_state_print(struct vm *vm, FILE *out);
 

@@ -1,0 +1,348 @@
+/*
+ * `trapeze snapshot import`: hostile input. Every section is held against its checksum before it is believed, sizes are
+ * bounded by what the manifest and the section's kind allow, and nothing is visible before all was right. Main thread.
+ */
+#include "block/image.h"
+#include "block/qcow2.h"
+#include "cmd/snapshot_file.h"
+#include "host/snapshot_manifest.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#include <zstd.h>
+
+#define FILE_MAX (1 * GiB) /* of a section that is a file: kernel and RAM disk */
+#define PAGES_BYTES (SNAPMAP_CHUNK * SNAPMAP_PAGE)
+
+struct import {
+    struct host *h;
+    struct snapshot s;
+    struct snapmap map;
+    struct block_image *image[VM_DISKS];
+    int in, dir, memory;
+    u64 at; /* in the file */
+    bool has_state;
+    u64 pages;
+    struct state_section section;
+    u8 *bytes; /* of the section */
+    u8 raw[SNAPFILE_PIECE];
+};
+
+static int read_on(void *opaque, void *buf, size_t len)
+{
+    struct import *x = opaque;
+    u8 *p = buf;
+
+    while (len) {
+        ssize_t n = pread(x->in, p, len, (off_t)x->at);
+
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : -ENODATA;
+        p += n;
+        x->at += (u64)n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+static int wrong(struct import *x, struct err *err, const char *what)
+{
+    return err_set(err, EBADMSG, "section '%s': %s", x->section.name, what);
+}
+
+/* The next section into x->section and x->bytes. */
+static int next(struct import *x, struct err *err)
+{
+    struct state_source from = {read_on, x};
+    struct stat st;
+    int rc = state_read_section(&from, &x->section, err);
+
+    if (rc)
+        return rc;
+    /* No more than the file has: a number in it allocates nothing that it does not hold. */
+    if (fstat(x->in, &st) || x->section.len > FILE_MAX ||
+        !range_fits(x->at, x->section.len, (u64)st.st_size))
+        return wrong(x, err, "is longer than the file");
+    free(x->bytes);
+    x->bytes = malloc(x->section.len + 1);
+    if (!x->bytes)
+        return err_set(err, ENOMEM, "no memory");
+    return state_read_bytes(&from, &x->section, x->bytes, err);
+}
+
+/* --- the manifest --- */
+
+static int make_disk(struct import *x, unsigned i, struct err *err)
+{
+    struct snapshot_disk *d = &x->s.disk[i];
+    struct snapshot_layer none = {.path = NULL};
+    struct block_image_options o = {.format = "qcow2", .unsafe = true};
+    char *path;
+    int rc = layer_new(x->h, &none, d->size, &path, err);
+
+    if (rc)
+        return rc;
+    /* What it stood on elsewhere is in the file; here it is one layer. */
+    for (unsigned k = 0; k < d->nlayers; k++)
+        free(d->layer[k].path);
+    d->nlayers = 1;
+    d->layer[0].path = path;
+    snprintf(d->layer[0].format, sizeof(d->layer[0].format), "qcow2");
+    return block_image_open(path, &o, &x->image[i], err);
+}
+
+static int begin(struct import *x, const char *name, struct err *err)
+{
+    int rc = next(x, err);
+
+    if (!rc && strcmp(x->section.name, "snapshot"))
+        rc = wrong(x, err, "stands where 'snapshot' belongs");
+    rc = rc ? rc : manifest_read((char *)x->bytes, x->section.len, &x->s, err);
+    if (rc)
+        return rc;
+    if (name)
+        snprintf(x->s.name, sizeof(x->s.name), "%s", name);
+    x->s.id[0] = x->s.parent[0] = 0;
+    x->s.compressed = false;
+    rc = snapshot_check_name(x->h, name ? name : x->s.name, err);
+    rc = rc ? rc : snapshot_begin(x->h, &x->s, &x->dir, err);
+    rc = rc ? rc : snapmap_init(&x->map, x->s.memory_bytes, false, false, err);
+    if (rc)
+        return rc;
+    x->memory = openat(x->dir, "memory", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (x->memory < 0 || ftruncate(x->memory, (off_t)x->s.memory_bytes))
+        return err_sys(err, errno, "memory");
+    for (unsigned i = 0; i < x->s.ndisks && !rc; i++)
+        rc = make_disk(x, i, err);
+    return rc;
+}
+
+/* --- its parts --- */
+
+static int put_file(struct import *x, struct err *err)
+{
+    auto_close int fd =
+        openat(x->dir, x->section.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+
+    if (fd < 0)
+        return errno == EEXIST ? wrong(x, err, "is there twice")
+                               : err_sys(err, errno, "%s", x->section.name);
+    if (write(fd, x->bytes, x->section.len) != (ssize_t)x->section.len)
+        return err_sys(err, errno ? errno : ENOSPC, "%s", x->section.name);
+    x->has_state |= !strcmp(x->section.name, "state");
+    return 0;
+}
+
+/* What is behind the head, `want` bytes of it, into x->raw. */
+static int unpack(struct import *x, u64 *ret_where, u32 *ret_what, struct err *err)
+{
+    if (x->section.len <= SNAPFILE_HEAD ||
+        (x->section.version != SNAPFILE_PLAIN && x->section.version != SNAPFILE_PACKED))
+        return wrong(x, err, "cannot be so");
+    memcpy(ret_where, x->bytes, 8);
+    memcpy(ret_what, x->bytes + 8, 4);
+    *ret_where = le64toh(*ret_where);
+    *ret_what = le32toh(*ret_what);
+    return 0;
+}
+
+static int unpack_bytes(struct import *x, size_t want, struct err *err)
+{
+    const u8 *from = x->bytes + SNAPFILE_HEAD;
+    size_t len = x->section.len - SNAPFILE_HEAD;
+
+    if (want > sizeof(x->raw) || (x->section.version == SNAPFILE_PLAIN && len != want))
+        return wrong(x, err, "has another length than it says");
+    if (x->section.version == SNAPFILE_PLAIN)
+        memcpy(x->raw, from, len);
+    else if (ZSTD_decompress(x->raw, want, from, len) != want)
+        return wrong(x, err, "cannot be unpacked");
+    return 0;
+}
+
+static int put_pages(struct import *x, struct err *err)
+{
+    u64 chunk = 0, n = 0;
+    u32 bits = 0;
+    int rc = unpack(x, &chunk, &bits, err);
+
+    if (!rc && (chunk >= x->map.pages / SNAPMAP_CHUNK || bits >> SNAPMAP_CHUNK))
+        rc = wrong(x, err, "lies outside of memory");
+    rc = rc ? rc : unpack_bytes(x, (size_t)__builtin_popcount(bits) * SNAPMAP_PAGE, err);
+    for (u64 i = 0; i < SNAPMAP_CHUNK && !rc; i++) {
+        u64 page = chunk * SNAPMAP_CHUNK + i;
+        const u8 *bytes = x->raw + n * SNAPMAP_PAGE;
+
+        if (!(bits >> i & 1))
+            continue;
+        if (snapmap_has(x->map.present, page))
+            return wrong(x, err, "has a page that was there before");
+        n++;
+        snapmap_set(x->map.present, page, true);
+        x->map.sum[page] = snapmap_sum(bytes);
+        if (pwrite(x->memory, bytes, SNAPMAP_PAGE, (off_t)(page * SNAPMAP_PAGE)) !=
+            (ssize_t)SNAPMAP_PAGE)
+            return err_sys(err, errno ? errno : ENOSPC, "memory");
+    }
+    x->pages += n;
+    return rc;
+}
+
+static int put_piece(struct import *x, struct err *err)
+{
+    u64 at = 0;
+    u32 len = 0;
+    int rc = unpack(x, &at, &len, err);
+
+    if (!rc && (x->section.instance >= x->s.ndisks || !len ||
+                !range_fits(at, len, x->s.disk[x->section.instance].size)))
+        rc = wrong(x, err, "lies outside of the disk");
+    rc = rc ? rc : unpack_bytes(x, len, err);
+    return rc ? rc : block_image_write(x->image[x->section.instance], x->raw, len, at, err);
+}
+
+static int take_section(struct import *x, struct err *err)
+{
+    static const struct {
+        const char *name;
+        int (*take)(struct import *x, struct err *err);
+    } kinds[] = {
+        {"state", put_file}, {"kernel", put_file}, {"pages", put_pages}, {"disk", put_piece}};
+
+    for (size_t i = 0; i < ARRAY_LEN(kinds); i++)
+        if (!strcmp(x->section.name, kinds[i].name))
+            return kinds[i].take(x, err);
+    return err_set(err, ENOTSUP, "has a section '%s', which this release does not know",
+                   x->section.name);
+}
+
+static int read_all(struct import *x, const char *name, struct err *err)
+{
+    struct state_source from = {read_on, x};
+    u32 sections = 1;
+    int rc = state_read_head(&from, err);
+
+    rc = rc ? rc : begin(x, name, err);
+    while (!rc && !(rc = next(x, err)) && !state_is_end(&x->section)) {
+        sections++;
+        rc = take_section(x, err);
+    }
+    if (!rc && x->section.instance != sections)
+        rc = wrong(x, err, "there are other sections than it counts");
+    if (!rc && (x->pages != x->s.pages || !x->has_state))
+        rc =
+            err_set(err, EBADMSG, "lacks %s", x->has_state ? "pages of memory" : "section 'state'");
+    return rc;
+}
+
+/* --- the end --- */
+
+static int write_map(struct import *x, struct err *err)
+{
+    auto_close int fd = openat(x->dir, "map", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    struct state_sink to = state_fd_sink(&fd);
+
+    return fd < 0 ? err_sys(err, errno, "map") : snapmap_save(&x->map, &to, err);
+}
+
+/* The state must be one of this machine before it is called a snapshot. */
+static int check_state(struct import *x, struct err *err)
+{
+    auto_close int fd = openat(x->dir, "state", O_RDONLY | O_CLOEXEC);
+    struct state_source from = state_fd_source(&fd);
+    struct vm_identity *id = calloc(1, sizeof(*id));
+    struct vm_config c;
+    int rc = fd < 0 ? err_sys(err, errno, "state") : 0;
+
+    if (!id)
+        rc = err_set(err, ENOMEM, "no memory");
+    if (!rc && !(rc = vm_config_load(&from, &c, id, err))) {
+        if (c.memory_bytes != x->s.memory_bytes || c.ndisks != x->s.ndisks)
+            rc = err_set(err, EBADMSG, "state: is of another machine than the manifest says");
+        vm_config_fini(&c);
+    }
+    free(id);
+    return rc;
+}
+
+static int flush_disks(struct import *x, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < x->s.ndisks && !rc; i++) {
+        x->image[i]->file->unsafe = false;
+        rc = block_image_flush(x->image[i], err);
+        int fd = open(x->s.disk[i].layer[0].path, O_RDONLY | O_CLOEXEC);
+        if (!rc && (fd < 0 || fsync(fd)))
+            rc = err_sys(err, errno, "disk %u", i);
+        if (fd >= 0)
+            close(fd);
+    }
+    return rc;
+}
+
+static void finish(struct import *x, bool failed)
+{
+    bool begun = x->dir >= 0;
+
+    for (unsigned i = 0; i < VM_DISKS; i++)
+        block_image_close(x->image[i]);
+    if (failed && begun) {
+        snapshot_abort(x->h, &x->s);
+        layers_sweep(x->h);
+    }
+    if (x->dir >= 0)
+        close(x->dir);
+    if (x->memory >= 0)
+        close(x->memory);
+    if (x->in >= 0)
+        close(x->in);
+    snapmap_fini(&x->map);
+    snapshot_fini(&x->s);
+    free(x->bytes);
+    free(x);
+}
+
+static int run(const struct snap_args *a, struct host *h, struct err *err)
+{
+    struct import *x = calloc(1, sizeof(*x));
+    auto_close int lock = -1;
+    int rc = x ? snapshots_lock(h, &lock, err) : err_set(err, ENOMEM, "no memory");
+
+    if (!x)
+        return rc;
+    x->h = h;
+    x->dir = x->memory = -1;
+    x->in = open(a->operand[0], O_RDONLY | O_CLOEXEC);
+    if (!rc && x->in < 0)
+        rc = err_sys(err, errno, "'%s'", a->operand[0]);
+    else if (!rc && (rc = read_all(x, a->operands > 1 ? a->operand[1] : NULL, err)) && x->at)
+        err_wrap(err, "'%s', before offset %llu", a->operand[0], (unsigned long long)x->at);
+    rc = rc ? rc : write_map(x, err);
+    rc = rc ? rc : check_state(x, err);
+    rc = rc ? rc : flush_disks(x, err);
+    rc = rc ? rc : snapshot_commit(h, &x->s, x->dir, err);
+    if (!rc)
+        printf("%s\n", x->s.id);
+    finish(x, rc);
+    return rc;
+}
+
+static const struct args_spec options[] = {SNAP_OPTIONS, {NULL, 0, NULL, NULL}};
+
+const struct snap_verb snap_import_verb = {
+    .name = "import",
+    .usage = "FILE [NAME]",
+    .summary = "Make a snapshot of a file that export has written",
+    .options = options,
+    .operands_min = 1,
+    .operands_max = 2,
+    .run = run,
+};

@@ -1,0 +1,249 @@
+#!/usr/bin/env bats
+# `trapeze snapshot`: with small guests; tests/boot has one with a kernel under load.
+
+load guests
+
+# taken GUEST NAME [ARGUMENT...]: a snapshot is taken; $output is its id.
+taken() {
+    local guest=$1 name=$2
+    shift 2
+    run --separate-stderr timeout -k 5 60 "$TRAPEZE" snapshot create "$@" "$guest" "$name"
+    echo "status $status; $output; $stderr"
+    [ "$status" -eq 0 ]
+    [[ $output =~ ^[0-9a-f]{12}$ ]]
+    [[ $stderr == *"snapshot '$name': "* ]]
+}
+
+# fails TEXT ARGUMENT...: the verb fails and says TEXT.
+fails() {
+    local want=$1
+    shift
+    run --separate-stderr timeout -k 5 60 "$TRAPEZE" snapshot "$@"
+    echo "trapeze snapshot $*: status $status; $stderr"
+    [ "$status" -ne 0 ]
+    [[ $stderr == *"$want"* ]]
+}
+
+# echoes SNAPSHOT: a guest from it goes on: it returns what it gets.
+echoes() {
+    local in=$BATS_TEST_TMPDIR/in out=$BATS_TEST_TMPDIR/out
+    [ -e "$in" ] || mkfifo "$in"
+    "$TRAPEZE" snapshot restore --name probe "$1" <>"$in" >"$out" 2>&1 &
+    VM=$!
+    echo over-there >"$in"
+    until_is 1 grep -c over-there "$out" || { cat "$out"; return 1; }
+    kill -HUP "$VM"
+    wait "$VM" || true
+    VM=
+    [[ $(cat "$out") != *trapeze:* ]] || { cat "$out"; return 1; }
+}
+
+# nothing_left: no unfinished folder, and no layer but those that are named.
+nothing_left() {
+    [ -z "$(find "$TRAPEZE_ROOT/snapshots" -name '.*' -mindepth 1)" ]
+}
+
+@test "create, ls, show, restore, rm" {
+    guest e --name web
+    taken web clean
+    id=$output
+    trapeze snapshot ls
+    [[ ${lines[1]} == "$id  clean "*" web "*"16 MiB"* ]]
+    trapeze snapshot ls --format json
+    [ "$(jq -r '.[0].name' <<<"$output")" = clean ]
+    trapeze snapshot show clean
+    [[ $output == *"cpu 0"*"  rip: 0x"* ]]
+    [[ $output == *"lapic 0"* ]]
+    trapeze snapshot show --format json "${id:0:5}"
+    [ "$(jq -r '.config.memory' <<<"$output")" = 16M ]
+    [ "$(state web)" = running ]
+    echoes clean
+    trapeze snapshot rm clean
+    trapeze snapshot ls --format json
+    [ "$output" = "[]" ]
+    [ "$(state web)" = running ]
+}
+
+@test "wrong names are said" {
+    fails "there is no guest" create nobody s
+    guest i --name web
+    fails "cannot be a snapshot's name" create web ../s
+    taken web s
+    fails "there is a snapshot 's' already" create web s
+    fails "there is no snapshot 'x'" restore x
+    fails "there is no snapshot 'x'" create --parent x web y
+    fails "'zstd' is one operand too many" create web y zstd
+    fails "there is no verb 'crate', did you mean 'create'" crate
+    fails "--clock 'past' is not known" restore --clock past s
+    trapeze kill web
+    fails "web: it is not running" create web t
+}
+
+@test "every verb has its help, and its options are in the manual" {
+    man=$BATS_TEST_DIRNAME/../../docs/man/trapeze-snapshot.1
+    trapeze snapshot --help
+    for verb in $(sed -n '/^Verbs:/,/^$/s/^  \([a-z]*\) .*/\1/p' <<<"$output"); do
+        trapeze snapshot "$verb" --help
+        grep -q "snapshot $verb" "$man"
+        for option in $(grep -o -- '--[a-z-]*' <<<"$output" | sort -u); do
+            grep -q -- "Fl -${option#--}\b" "$man" || { echo "$verb $option is not in the manual"; false; }
+        done
+    done
+}
+
+@test "an incremental snapshot holds what changed; a chain restores as one, and can be flattened" {
+    guest e --name web
+    taken web one
+    taken web two --parent one
+    taken web three --parent two
+    fails "can stand on 'three'" create --parent one web four
+    trapeze snapshot diff one three
+    [[ ${lines[0]} == "memory: "*" pages"* ]]
+    full=$("$TRAPEZE" snapshot ls --format json | jq '.[] | select(.name == "one") | .size')
+    small=$("$TRAPEZE" snapshot ls --format json | jq '.[] | select(.name == "three") | .size')
+    [ "$small" -le "$full" ]
+    fails "snapshot 'two' stands on it" rm one
+    echoes three
+    trapeze snapshot flatten --compress two
+    trapeze snapshot rm one
+    echoes three
+    trapeze snapshot flatten three
+    trapeze snapshot rm two
+    echoes three
+    nothing_left
+}
+
+@test "compressed" {
+    guest e
+    taken vm1 small --compress
+    echoes small
+}
+
+@test "disks: frozen at the snapshot's moment, layers go when nobody needs them" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web s
+    [ "$(ls "$TRAPEZE_ROOT/layers" | wc -l)" -eq 1 ]
+    trapeze snapshot clone --name-prefix c --count 2 s
+    [ "$(ls "$TRAPEZE_ROOT/layers" | wc -l)" -eq 3 ]
+    trapeze kill c-1 c-2 web
+    trapeze rm c-1 c-2
+    trapeze snapshot rm s
+    [ "$(ls "$TRAPEZE_ROOT/layers" | wc -l)" -eq 1 ] # web's own, as its record says
+    grep -q "$(ls "$TRAPEZE_ROOT/layers")" <<<"$("$TRAPEZE" inspect web)"
+}
+
+@test "ten clones, each with a name, an identity and a life of its own" {
+    guest e
+    taken vm1 s
+    trapeze snapshot clone --count 10 --name-prefix w --new-mac s
+    [ "${#lines[@]}" -eq 10 ]
+    [ "$("$TRAPEZE" ps --format json | jq '[.[] | select(.name | startswith("w-"))] | length')" -eq 10 ]
+    fails "w-1" clone --name-prefix w s
+    trapeze kill w-3
+    [ "$(state w-4)" = running ]
+    for i in 5 6; do
+        timeout 60 "$TRAPEZE" snapshot create "w-$i" "of-$i" 2>/dev/null
+        "$TRAPEZE" snapshot show --format json "of-$i" | jq -c '.identity | .generation, .uuid, .mac' >"$BATS_TEST_TMPDIR/id$i"
+    done
+    [ "$(cat "$BATS_TEST_TMPDIR"/id[56] | sort -u | wc -l)" -eq 6 ]
+}
+
+@test "export and import, to another host" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web s
+    file=$BATS_TEST_TMPDIR/s.snapshot
+    trapeze snapshot export --compress s "$file"
+    fails "is there already" export s "$file"
+    export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root2
+    trapeze snapshot import "$file" other
+    echoes other
+    "$TRAPEZE" snapshot rm other
+    [ -z "$(ls "$TRAPEZE_ROOT/layers")" ]
+    # Cut and altered ones, at places all over the file.
+    size=$(stat -c %s "$file")
+    for i in 0 1 2; do
+        at=$((size * (2 * i + 1) / 6))
+        head -c "$at" "$file" >"$BATS_TEST_TMPDIR/cut"
+        fails "before offset" import "$BATS_TEST_TMPDIR/cut"
+        cp "$file" "$BATS_TEST_TMPDIR/altered"
+        printf '\377\000\377' | dd of="$BATS_TEST_TMPDIR/altered" bs=1 seek="$at" conv=notrunc 2>/dev/null
+        fails "before offset" import "$BATS_TEST_TMPDIR/altered"
+    done
+    [ "$(ls "$TRAPEZE_ROOT/snapshots")" = lock ]
+    nothing_left
+    export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root
+}
+
+@test "damaged files are refused, with their names" {
+    guest e
+    taken vm1 s
+    folder=$TRAPEZE_ROOT/snapshots/$output
+    cp -r "$folder" "$BATS_TEST_TMPDIR/good"
+    for file in state map kernel; do
+        truncate -s 100 "$folder/$file"
+        fails "$file" restore --name x s
+        cp "$BATS_TEST_TMPDIR/good/$file" "$folder/$file"
+    done
+    truncate -s 4096 "$folder/memory"
+    fails "the memory file ends at 4096" restore --name x s
+    cp --sparse=always "$BATS_TEST_TMPDIR/good/memory" "$folder/memory"
+    sed -i 's/"name": "s"/"name": "t"/' "$folder/manifest"
+    fails "checksum is wrong, it was altered" rm s
+    cp "$BATS_TEST_TMPDIR/good/manifest" "$folder/manifest"
+    echoes s
+}
+
+@test "kill -9 at every step harms nothing that existed, and the next one cleans up" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web base
+    for step in begin overlays record asked taken written synced renamed; do
+        run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot create web "at-$step"
+        [ "$status" -eq 137 ]
+        [ "$(state web)" = running ]
+        run "$TRAPEZE" snapshot ls --format json
+        [ "$(jq -r '.[0].name' <<<"$output")" = base ]
+    done
+    taken web after
+    nothing_left
+    for step in rm-begin rm-renamed rm-removed; do
+        run env TRAPEZE_DIE_AT=$step "$TRAPEZE" snapshot rm after
+        [ "$status" -eq 137 ]
+        [ "$step" = rm-begin ] || taken web after
+    done
+    taken web child --parent after
+    for step in begin written synced renamed; do
+        run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot flatten child
+        [ "$status" -eq 137 ]
+        "$TRAPEZE" snapshot show child >/dev/null
+        [ "$step" = renamed ] || [ "$("$TRAPEZE" snapshot show --format json child | jq -r .snapshot.parent)" != "" ]
+    done
+    for step in restore-disks; do
+        run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot restore -d --name x base
+        [ "$status" -eq 137 ]
+    done
+    echoes child
+    echoes base
+    nothing_left
+}
+
+@test "a full disk: the snapshot fails, the guest and older ones do not" {
+    [ "$(id -u)" -eq 0 ] || skip "only root can mount a small file system"
+    mkdir -p "$TRAPEZE_ROOT/snapshots"
+    mount -t tmpfs -o size=700k none "$TRAPEZE_ROOT/snapshots" || skip "no file system can be mounted here"
+    guest e --name web
+    taken web small
+    while :; do
+        run --separate-stderr timeout -k 5 60 "$TRAPEZE" snapshot create web "s$((++n))"
+        [ "$status" -eq 0 ] || break
+        [ "$n" -lt 100 ]
+    done
+    echo "$stderr"
+    [[ $stderr == *"No space left"* ]]
+    [ "$(state web)" = running ]
+    nothing_left
+    echoes small
+    umount -l "$TRAPEZE_ROOT/snapshots"
+}
