@@ -2,9 +2,12 @@
 #include "block/copy.h"
 #include "cmd/disk.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
+#include <unistd.h>
 
 /* --- convert --- */
 
@@ -31,6 +34,18 @@ static int refuse_same(const struct block_image *from, const char *path, struct 
     return 0;
 }
 
+/* The new name, too. */
+static int sync_folder(const char *path, struct err *err)
+{
+    const char *slash = strrchr(path, '/');
+    auto_free char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    auto_close int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (!folder)
+        return err_set(err, ENOMEM, "no memory");
+    return fd < 0 || fsync(fd) ? err_sys(err, errno, "%s: cannot sync the folder", folder) : 0;
+}
+
 static int convert_into(struct block_image *from, const struct disk_args *a,
                         const struct qcow2_create *o, struct err *err)
 {
@@ -50,6 +65,8 @@ static int convert_into(struct block_image *from, const struct disk_args *a,
     if (!rc)
         rc = block_image_flush(copy.to, err);
     block_image_close(copy.to);
+    if (!rc && a->value[CONVERT_SYNC])
+        rc = sync_folder(a->operand[1], err);
     return rc;
 }
 
