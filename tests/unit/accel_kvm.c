@@ -2,7 +2,7 @@
  * KVM without a guest: a processor's state goes in and comes out the same, events stop a processor, memory and interrupts
  * can be set up. Skipped where /dev/kvm cannot be opened; a KVM that cannot run guests will do.
  */
-#include "accel/accel.h"
+#include "accel/kvm/kvm.h"
 #include "mem/dirty.h"
 #include "mem/lazy.h"
 #include "unit.h"
@@ -51,6 +51,14 @@ static void unmake(struct fixture *f)
     aspace_fini(&f->mmio);
     aspace_fini(&f->pio);
     gmem_fini(&f->ram);
+}
+
+static u64 kvm_clock_now(const struct accel *a)
+{
+    struct kvm_clock_data clock = {0};
+
+    assert_int_equal(kvm_ioctl(a->vm_fd, KVM_GET_CLOCK, &clock), 0);
+    return clock.clock;
 }
 
 static void fill(struct x86_cpu *c)
@@ -134,6 +142,25 @@ static void interrupts_can_be_raised(void **state)
     }
     accel_kvm.msi(f.accel, 0xfee00000, 0x41);
     accel_kvm.msi(f.accel, 0x1234, 0xffffffff); /* nonsense is dropped */
+    unmake(&f);
+}
+
+/* kvmclock goes on from where the guest's TSC is, whoever ran the guest before. */
+static void the_clock_follows_the_tsc(void **state)
+{
+    static struct x86_cpu cpu;
+    struct err err = ERR_INIT;
+    struct fixture f;
+    s64 difference;
+
+    make(&f);
+    fill(&cpu);
+    cpu.tsc_offset =
+        (s64)(5000ull * f.model.tsc_khz * 1000) - (s64)__builtin_ia32_rdtsc(); /* 5000 s */
+    if (accel_kvm.vcpu_set(f.vcpu, &cpu, &err))
+        fail_msg("%s", err.msg);
+    difference = (s64)kvm_clock_now(f.accel) - 5000 * NS_PER_S;
+    assert_true(difference >= 0 && difference < 100 * NS_PER_S); /* what it took to get here */
     unmake(&f);
 }
 
@@ -369,6 +396,7 @@ int main(void)
         cmocka_unit_test(state_comes_back),
         cmocka_unit_test(a_stop_before_the_run_stops_it),
         cmocka_unit_test(interrupts_can_be_raised),
+        cmocka_unit_test(the_clock_follows_the_tsc),
         cmocka_unit_test(controllers_come_back),
         cmocka_unit_test(the_dirty_log_hears_of_stores),
         cmocka_unit_test(absent_pages_come_when_touched),

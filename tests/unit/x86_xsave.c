@@ -1,6 +1,7 @@
 /* Vector state in the canonical layout: from this host's and back, and from a host that lays it out otherwise. */
 #include "unit.h"
 
+#include "x86/cpuid.h"
 #include "x86/xsave.h"
 
 #include <cpuid.h>
@@ -73,6 +74,28 @@ static void test_what_a_host_lacks_is_left_out(void **state)
     assert_int_equal(components, 7);
 }
 
+/* What guests see of XSAVE is the same wherever a named model runs. */
+static void test_named_models_are_laid_out_alike(void **state)
+{
+    static struct cpu_model model;
+    struct err err = ERR_INIT;
+    u32 r[4];
+
+    if (cpu_model_init(&model, "x86-64-v3", 1, &err))
+        UNIT_SKIP("the host cannot be an x86-64-v3");
+    assert_int_equal(model.xcr0_mask, 7);
+    assert_int_equal(model.xsave_bytes, 832);
+    cpu_model_cpuid(&model, 0, 0xd, 2, CR4_OSXSAVE, 7, r);
+    assert_int_equal(r[0], 256);
+    assert_int_equal(r[1], 576);
+    for (u32 i = 3; i < 63; i++) {
+        cpu_model_cpuid(&model, 0, 0xd, i, CR4_OSXSAVE, 7, r);
+        assert_int_equal(r[0], 0);
+    }
+    assert_int_equal(cpu_model_init(&model, "x86-64-v2", 1, &err), 0);
+    assert_int_equal(model.xcr0_mask, 1);
+}
+
 static u64 host_xcr0(void)
 {
     u32 a, b, c, d;
@@ -115,6 +138,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_another_hosts_layout),
     cmocka_unit_test(test_initial_states_are_one),
     cmocka_unit_test(test_what_a_host_lacks_is_left_out),
+    cmocka_unit_test(test_named_models_are_laid_out_alike),
     cmocka_unit_test(test_this_host),
 };
 

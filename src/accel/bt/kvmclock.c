@@ -4,6 +4,7 @@
  * (TSC_ADJUST) is taken out again. Heavy code on the vCPU's thread.
  */
 #include "accel/bt/kvmclock.h"
+#include "x86/pvclock.h"
 #include <time.h>
 
 #define FLAG_TSC_STABLE 1
@@ -20,31 +21,11 @@ struct wall_clock {
     u32 version, sec, nsec;
 };
 
-/* ns = ((tsc << shift) * mul) >> 32, with a negative shift to the right. */
-static void scale(u32 khz, u32 *ret_mul, s8 *ret_shift)
-{
-    u64 hz = (u64)khz * 1000;
-    s8 shift = 0;
-    while (hz > 2 * (u64)NS_PER_S) {
-        hz >>= 1;
-        shift--;
-    }
-    while (hz && hz <= (u64)NS_PER_S) {
-        hz <<= 1;
-        shift++;
-    }
-    *ret_mul = hz ? (u32)(((u64)NS_PER_S << 32) / hz) : 0;
-    *ret_shift = shift;
-}
-
 static u64 now_ns(const struct cpu *c)
 {
-    u32 mul;
-    s8 shift;
-    scale(c->model->tsc_khz, &mul, &shift);
     u64 tsc = __builtin_ia32_rdtsc() + (u64)c->tsc_offset - c->msr.tsc_adjust;
-    tsc = shift < 0 ? tsc >> -shift : tsc << shift;
-    return (u64)((unsigned __int128)tsc * mul >> 32);
+
+    return pvclock_ns(c->model->tsc_khz, tsc);
 }
 
 /* Readers retry while the version is odd or has changed: so it is written first and last. */
@@ -69,7 +50,7 @@ u64 kvmclock_write_time(u64 cpu, u64 gpa, u64 unused)
     struct time_info t = {.version = next_version(c, gpa),
                           .tsc_timestamp = c->msr.tsc_adjust,
                           .flags = FLAG_TSC_STABLE};
-    scale(c->model->tsc_khz, &t.mul, &t.shift);
+    pvclock_scale(c->model->tsc_khz, &t.mul, &t.shift);
     write_versioned(c, gpa, &t, sizeof(t), t.version);
     return 0;
 }

@@ -55,6 +55,7 @@ int kvm_vcpu_get(struct vcpu *v, struct x86_cpu *ret_state, struct err *err);
 int kvm_vcpu_set(struct vcpu *v, const struct x86_cpu *state, struct err *err);
 int kvm_get_msrs(struct vcpu *v, struct x86_cpu *c, struct err *err);
 int kvm_set_msrs(struct vcpu *v, const struct x86_cpu *c, struct err *err);
+void kvm_clock_paused(struct vcpu *v);
 
 /* Does the instruction that KVM gave up on, if it is one of a few that are known. 0: go on with the guest. */
 int kvm_complete(struct vcpu *v);

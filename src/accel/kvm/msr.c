@@ -13,6 +13,8 @@
 #include <stdlib.h>
 #include <x86intrin.h>
 
+#include "x86/pvclock.h"
+
 #define MSR_TSC 0x10
 
 struct msr_field {
@@ -38,6 +40,7 @@ static const struct msr_field fields[] = {
     FIELD(0x277, pat),
     FIELD(0x1a0, misc_enable),
     FIELD(0xc0000103, tsc_aux),
+    FIELD(0x3b, tsc_adjust), /* a note only: the TSC's offset has it already */
     FIELD(0x48, spec_ctrl),
     FIELD(0x3a, feature_control),
     FIELD(0x2ff, mtrr_def_type),
@@ -123,6 +126,25 @@ static int set_tsc(struct vcpu *v, const struct x86_cpu *c, struct err *err)
     return 0;
 }
 
+/*
+ * kvmclock is the machine's, not a processor's. KVM counts from when the machine was made; the canonical clock counts from
+ * guest TSC 0, less what the guest added to it (as accel/bt/kvmclock.c says). Set before any processor's page is enabled.
+ */
+static int set_clock(struct vcpu *v, const struct x86_cpu *c, struct err *err)
+{
+    u64 tsc = __rdtsc() + (u64)c->tsc_offset - c->msr.tsc_adjust;
+    struct kvm_clock_data clock = {.clock = pvclock_ns(v->accel->m->model->tsc_khz, tsc)};
+    int rc = v->index ? 0 : kvm_ioctl(v->accel->vm_fd, KVM_SET_CLOCK, &clock);
+
+    return rc < 0 ? err_sys(err, -rc, "kvm: setting the clock") : 0;
+}
+
+/* A guest that stood still is told so, lest its watchdogs bark. Fails where the guest has no such clock. */
+void kvm_clock_paused(struct vcpu *v)
+{
+    kvm_ioctl(v->fd, KVM_KVMCLOCK_CTRL, NULL);
+}
+
 int kvm_get_msrs(struct vcpu *v, struct x86_cpu *c, struct err *err)
 {
     struct kvm_msr_entry entry[ARRAY_LEN(fields)] = {0};
@@ -155,6 +177,8 @@ int kvm_set_msrs(struct vcpu *v, const struct x86_cpu *c, struct err *err)
     u32 count = ARRAY_LEN(fields), done = 0;
     int rc = set_tsc(v, c, err);
 
+    if (!rc)
+        rc = set_clock(v, c, err);
     if (rc)
         return rc;
     for (u32 i = 0; i < count; i++) {

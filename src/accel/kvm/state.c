@@ -288,5 +288,8 @@ int kvm_vcpu_set(struct vcpu *v, const struct x86_cpu *state, struct err *err)
         if (rc < 0)
             return err_sys(err, -rc, "kvm: cpu%u: setting its %s", v->index, parts[i].name);
     }
-    return kvm_set_msrs(v, state, err);
+    int rc = kvm_set_msrs(v, state, err);
+    if (!rc)
+        kvm_clock_paused(v);
+    return rc;
 }
