@@ -243,7 +243,7 @@ int process_become(struct init *in, struct err *err)
     /* A change of ids resets both of these by the kernel's own rules (prctl(2)). */
     prctl(PR_SET_DUMPABLE, 0);
     prctl(PR_SET_PDEATHSIG, SIGKILL);
-    return find_program(p, program, sizeof(program), err);
+    return p->args.n ? find_program(p, program, sizeof(program), err) : 0;
 }
 
 int process_finish(struct init *in, int *ret_listener, struct err *err)

@@ -284,6 +284,7 @@ int spec_parse(struct spec *s, struct pool *pool, json_t *doc, struct err *err)
         json_obj(doc, "process", &process, err) < 0 || json_obj(doc, "linux", &linux_obj, err) < 0)
         return -err->code;
     s->has_process = process != NULL;
+    s->process.cwd = "/"; /* of a container that is created without a process */
     if (process && spec_parse_process(pool, process, &s->process, err) < 0)
         return -err->code;
     if (parse_mounts(s, err) < 0 || parse_hooks(s, err) < 0)

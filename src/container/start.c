@@ -111,6 +111,8 @@ int verb_start(struct runtime *rt, int argc, char **argv, struct err *err)
         rc = err_set(err, EINVAL, "cannot start an already running container");
     if (rc == 0)
         rc = state_spec(&st, &s, err);
+    if (rc == 0 && !s.has_process)
+        rc = err_set(err, EINVAL, "process property must not be empty");
     if (rc == 0)
         rc = start_container(&st, &s, err);
     spec_fini(&s);

@@ -46,6 +46,15 @@ teardown() { oci_teardown; }
     oci delete "$ID"
 }
 
+@test "a container without a process can be created, not started" {
+    config 'del(.process)'
+    oci create -b "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+    fails 'process property must not be empty' oci start "$ID"
+    [ "$(status_of)" = created ]
+    oci delete "$ID"
+    fails 'process property must not be empty' oci run -b "$BUNDLE" "$ID"
+}
+
 @test "a created container can be deleted, and ends on a signal" {
     args true
     oci create -b "$BUNDLE" "$ID" </dev/null >/dev/null
