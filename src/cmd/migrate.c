@@ -323,6 +323,19 @@ static int find_token(struct request *r, struct host *h, struct record *record, 
     return rc;
 }
 
+/* Without --net, or with a kind of user: its sockets are this process's. */
+static void warn_of_nat(const struct request *r, const struct record *record)
+{
+    const char *config = record->config ? record->config : "";
+
+    if (!r->dry && !r->again && !r->display.quiet &&
+        (strstr(config, "net=user") || !strstr(config, "net=")))
+        fprintf(stderr,
+                "trapeze migrate: %s: its connections through the user-mode network will end; only "
+                "those of a tap go on\n",
+                record->name);
+}
+
 static int go(struct request *r, struct host *h, struct record *record, struct err *err)
 {
     struct client_listener listener = {take_event, r};
@@ -334,6 +347,8 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
     int rc = find_token(r, h, record, err);
 
     r->display.guest = record->name;
+    r->display.bandwidth = r->bandwidth;
+    warn_of_nat(r, record);
     if (!rc)
         rc = guest_connect(h, record, &c, err);
     c.timeout_ms = CLIENT_WAIT_FOREVER;

@@ -14,6 +14,7 @@ struct migrate_display {
     bool drawn;     /* a bar stands in the line */
     char owner[32]; /* from the last progress: whose the machine was */
     const char *guest;
+    u64 bandwidth; /* that was asked for; 0: none */
 };
 
 void migrate_show(struct migrate_display *d, const json_t *progress);

@@ -105,7 +105,14 @@ void migrate_show_fit(struct migrate_display *d, const json_t *answer)
         print_json(answer, "fits");
         return;
     }
+    double total = number(answer, "total_bytes"), dirty = number(answer, "dirty_rate");
     printf("%s: it can go there. %.0f MiB of memory hold something, the guest writes %.0f MiB/s\n",
-           d->guest, number(answer, "total_bytes") / (double)MiB,
-           number(answer, "dirty_rate") / (double)MiB);
+           d->guest, total / (double)MiB, dirty / (double)MiB);
+    /* Rounds add up to a geometric series: each is as long as the one before times what is written in it. */
+    if (d->bandwidth && dirty < (double)d->bandwidth)
+        printf("%s: at %.0f MiB/s it takes about %.1f s\n", d->guest,
+               (double)d->bandwidth / (double)MiB, total / ((double)d->bandwidth - dirty));
+    else if (d->bandwidth)
+        printf("%s: at %.0f MiB/s it does not end by itself; --hybrid or --throttle ends it\n",
+               d->guest, (double)d->bandwidth / (double)MiB);
 }

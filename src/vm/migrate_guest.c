@@ -4,8 +4,10 @@
  */
 #include "vm/migrate_parts.h"
 
+#include "device/virtio_net.h"
 #include "vm/state.h"
 #include <errno.h>
+#include <string.h>
 #include <unistd.h>
 
 struct work {
@@ -289,9 +291,32 @@ static void release(void *opaque)
     worker_in_loop(m->worker, release_work, &w);
 }
 
+/* Tells switches where the guest is now: a RARP request from its address (RFC 903), which every switch learns from; the
+ * guest itself is asked to tell who it is. Devices are quiet, so nobody else sends. */
+static void announce(struct vm *vm, unsigned index)
+{
+    static const u8 rarp[] = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
+    const u8 *mac = &vm->id.mac[(size_t)index * VM_MAC_BYTES];
+    struct net_offload none = {0};
+    u8 frame[60] = {0};
+    struct iovec iov = {frame, sizeof(frame)};
+
+    memset(frame, 0xff, 6);
+    memcpy(frame + 6, mac, 6);
+    memcpy(frame + 12, rarp, sizeof(rarp));
+    memcpy(frame + 22, mac, 6);
+    memcpy(frame + 32, mac, 6);
+    net_send(vm->net[index], &none, &iov, 1, sizeof(frame));
+    virtio_net_announce(vm->net_device[index]);
+}
+
 static void run_work(void *opaque)
 {
     struct work *w = opaque;
+
+    for (unsigned i = 0; i < VM_NETS; i++)
+        if (w->m->vm->net_device[i] && w->m->vm->net[i])
+            announce(w->m->vm, i);
 
     if (!w->m->was_paused && !w->m->vm->ended)
         vm_go_on(w->m->vm);

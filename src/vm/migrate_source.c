@@ -208,6 +208,8 @@ static int send_disks(struct migrate_source *s, u64 budget, struct err *err)
 }
 
 #define DISK_STEP (4 * MiB)
+#define DISK_SWEEPS \
+    16 /* before a post-copy; a guest that writes faster than the line stands still longer */
 
 /* Sends a pass while the guest runs. */
 static int send_round(struct migrate_source *s, struct migrate_round *ret_round, struct err *err)
@@ -220,12 +222,15 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
     if (pages < migrate_queue_left(&s->queue) / 4)
         pages = migrate_queue_begin(&s->queue, MIGRATE_PASS_ALL, 0);
     migrate_senders_go(s);
+    /* Of the disks, as much as there is now: what is written meanwhile is for the next round. */
+    u64 disk_due = s->disk_left;
     do {
-        s64 wait_ns = s->disk_left ? 0 : LOOK_NS;
+        s64 wait_ns = disk_due ? 0 : LOOK_NS;
 
-        if (s->disk_left)
+        if (disk_due)
             rc = send_disks(s, DISK_STEP, err);
-        if (!rc && migrate_senders_wait(s, wait_ns) && !s->disk_left)
+        disk_due = s->disk_left && disk_due > DISK_STEP ? disk_due - DISK_STEP : 0;
+        if (!rc && migrate_senders_wait(s, wait_ns) && !disk_due)
             break;
         s64 now_ns = migrate_now_ns();
         if (!rc && now_ns - looked_ns >= LOOK_NS / 2) {
@@ -286,9 +291,10 @@ static int copy(struct migrate_source *s, bool *ret_postcopy, struct err *err)
         }
     }
     /* Disks cannot follow later: all of them but the last writes goes before the hand-over. */
-    while (!rc && *ret_postcopy && s->guest->disks && s->disk_left > DISK_STEP)
-        if (!(rc = send_disks(s, DISK_STEP, err)))
-            rc = check(s, err);
+    for (unsigned i = 0; !rc && *ret_postcopy && s->disk_left > DISK_STEP && i < DISK_SWEEPS; i++)
+        for (u64 due = s->disk_left; !rc && due; due -= MIN(due, DISK_STEP))
+            if (!(rc = send_disks(s, DISK_STEP, err)))
+                rc = check(s, err);
     return rc;
 }
 
@@ -302,8 +308,9 @@ static int go_over(struct migrate_source *s, struct err *err)
     s->logging = !rc;
     if (!rc)
         list_all(s);
-    s->disk_left = s->guest->disks ? 1 : 0;
     set_phase(s, MIGRATE_PRECOPY);
+    if (!rc)
+        rc = send_disks(s, DISK_STEP, err);
     if (!rc)
         rc = copy(s, &postcopy, err);
     if (!rc)
@@ -311,6 +318,37 @@ static int go_over(struct migrate_source *s, struct err *err)
     /* A guest that stays here gets all of its time back. */
     if (s->estimate.throttle && s->guest->throttle)
         s->guest->throttle(s->guest->opaque, 0);
+    return rc;
+}
+
+#define DRY_LOOKS 10
+
+/* How much memory holds something, and how much of it the guest writes in a second. Sends nothing: the destination has
+ * hung up. */
+static int measure(struct migrate_source *s, struct err *err)
+{
+    struct timespec pause = {.tv_nsec = LOOK_NS};
+    s64 start_ns = migrate_now_ns();
+    u64 written = 0;
+    int rc = s->guest->log_start(s->guest->opaque, err);
+
+    s->logging = !rc;
+    if (!rc)
+        list_all(s);
+    migrate_queue_begin(&s->queue, MIGRATE_PASS_NONE, 0);
+    for (int i = 0; i < DRY_LOOKS && !rc; i++) {
+        u64 count;
+
+        nanosleep(&pause, NULL);
+        rc = s->guest->log_collect(s->guest->opaque, s->queue.fresh, &count, err);
+        written += rc ? 0 : migrate_queue_written(&s->queue);
+    }
+    pthread_mutex_lock(&s->lock);
+    s->estimate.pages_written_per_s =
+        (double)written / (double)(migrate_now_ns() - start_ns) * (double)NS_PER_S;
+    s->estimate.bytes_per_page = MIGRATE_PAGE_BYTES;
+    s->estimate.bytes_per_s = (double)s->options.bytes_per_s;
+    pthread_mutex_unlock(&s->lock);
     return rc;
 }
 
@@ -324,6 +362,8 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
                    again ? MIGRATE_HELLO_RESUME
                          : s->options.hello_flags | (s->options.dry ? MIGRATE_HELLO_DRY : 0),
                    err);
+    if (!rc && s->options.dry)
+        rc = measure(s, err);
     if (!rc && !s->options.dry)
         rc = migrate_senders_start(s, err);
     if (!rc && again)
