@@ -21,7 +21,7 @@ struct look {
 static bool is_flagless(const struct insn *in)
 {
     switch (in->form->mnemonic) {
-    case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI: case ZYDIS_MNEMONIC_SWAPGS: case ZYDIS_MNEMONIC_RDTSC:
+    case ZYDIS_MNEMONIC_CLI: case ZYDIS_MNEMONIC_STI: case ZYDIS_MNEMONIC_SWAPGS: case ZYDIS_MNEMONIC_RDTSC: case ZYDIS_MNEMONIC_CPUID:
         return true;
     default:
         return false;

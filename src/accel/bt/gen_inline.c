@@ -4,6 +4,8 @@
  */
 #include <Zydis/Zydis.h>
 #include "accel/bt/gen.h"
+#include "accel/bt/sys.h"
+#include "accel/bt/sys_fns.h"
 
 static void gen_swapgs(struct gen *g)
 {
@@ -45,6 +47,42 @@ static void gen_cli(struct gen *g)
     b3(o, 0x65, 0x80, 0x24), b1(o, 0x25), b4(o, (u32)(CPU_FIELD(rflags) + 1)), b1(o, (u8)~2); /* and byte gs:[..], ~2 */
 }
 
+/* opcode r32, gs:[disp], for the first eight registers */
+static void op32_gs(struct code *o, u8 opcode, unsigned reg, s32 disp)
+{
+    b2(o, 0x65, opcode), modrm_gs(o, reg, disp);
+}
+
+/* Programs use CPUID as a barrier: what was asked last is answered from here. */
+static void gen_cpuid(struct gen *g)
+{
+    struct code *o = &g->o;
+    bool live = !g->flags_dead[g->i];
+    s32 ab = PRIV_FIELD(P_CPUID_AB), cd = PRIV_FIELD(P_CPUID_CD);
+
+    mov_rr(o, S2, RAX);
+    if (live)
+        flags_to_ax(o);
+    b3(o, 0x45, 0x89, 0xfe); /* mov r14d, r15d */
+    op_gs(o, 0x3b, S1, PRIV_FIELD(P_CPUID_LEAF));
+    u8 *other_leaf = jcc(o, CC_NE);
+    op32_gs(o, 0x3b, RCX, PRIV_FIELD(P_CPUID_SUBLEAF));
+    u8 *other_subleaf = jcc(o, CC_NE);
+    if (live)
+        flags_restore(o, S2, 0);
+    op32_gs(o, 0x8b, RAX, ab);
+    op32_gs(o, 0x8b, RBX, ab + 4);
+    op32_gs(o, 0x8b, RCX, cd);
+    op32_gs(o, 0x8b, RDX, cd + 4);
+    u8 *done = jmp(o);
+    patch_here(o, other_leaf);
+    patch_here(o, other_subleaf);
+    if (live)
+        flags_restore(o, S2, 0);
+    gen_special(g, sys_cpuid, false);
+    patch_here(o, done);
+}
+
 bool gen_inline(struct gen *g)
 {
     u32 mode = g->b->mode;
@@ -56,6 +94,8 @@ bool gen_inline(struct gen *g)
         gen_swapgs(g);
     else if (g->in->form->mnemonic == ZYDIS_MNEMONIC_RDTSC && !((mode & MODE_USER) && (mode & MODE_TSD)))
         gen_rdtsc(g);
+    else if (g->in->form->mnemonic == ZYDIS_MNEMONIC_CPUID)
+        gen_cpuid(g);
     else if (g->in->form->mnemonic == ZYDIS_MNEMONIC_CLI && kernel64 && g->flags_dead[g->i])
         gen_cli(g);
     else

@@ -25,6 +25,7 @@
 #define TABLE_BYTES (AREA_BYTES + DATA_TABLE_BYTES + EXEC_TABLE_BYTES)
 #define PAGE_INDEX_MASK 0x0000fffffffff000ull /* for pext: bits 12..47 of a linear address */
 #define EXEC_VALID 0x80000000u
+#define NO_LEAF (~0ull)
 
 /* Bits of cpu.events beside enum vcpu_event. */
 enum { BT_EV_TIMER = 0x100, BT_EV_SYNC = 0x200 };
@@ -48,6 +49,8 @@ enum priv_field {
     P_RAM_BYTES, /* of the memfd */
     P_LINES,     /* code_cache.lines */
     P_WROTE,     /* where in the memfd a store beside code went */
+    P_CPUID_LEAF, P_CPUID_SUBLEAF, /* what CPUID was asked last, NO_LEAF: nothing that still holds */
+    P_CPUID_AB, P_CPUID_CD,        /* the answer: EAX and EBX, ECX and EDX */
 };
 
 enum stub { STUB_SLOW, STUB_LINK, STUB_JT_MISS, STUB_SPECIAL, STUB_POLL, STUB_BEGIN, STUB_END, STUB_FAULT, STUB_WINDOW, STUBS };

@@ -68,5 +68,6 @@ void cpu_update_mode(struct cpu *c)
     if (c->dr7 & 0xff)
         mode |= MODE_DEBUG;
     c->mode = mode;
+    c->priv[P_CPUID_LEAF] = NO_LEAF; /* it depends on CR4 and XCR0 */
     mmu_select(c);
 }

@@ -2,6 +2,7 @@
  * What a program asks the processor about itself: time stamps, identity, hypercalls. SDM 2, those entries.
  * Light code on the vCPU's thread.
  */
+#include "accel/bt/layout.h"
 #include "accel/bt/seg.h"
 #include "accel/bt/sys_fns.h"
 
@@ -49,8 +50,13 @@ void sys_rdpid(struct cpu *c, const struct insn *in)
 
 void sys_cpuid(struct cpu *c, const struct insn *in)
 {
-    u32 r[4];
-    cpu_model_cpuid(c->model, c->index, (u32)c->gpr[RAX], (u32)c->gpr[RCX], c->cr4, c->xcr0, r);
+    u32 r[4], leaf = (u32)c->gpr[RAX], subleaf = (u32)c->gpr[RCX];
+
+    cpu_model_cpuid(c->model, c->index, leaf, subleaf, c->cr4, c->xcr0, r);
+    c->priv[P_CPUID_LEAF] = leaf;
+    c->priv[P_CPUID_SUBLEAF] = subleaf;
+    c->priv[P_CPUID_AB] = r[0] | (u64)r[1] << 32;
+    c->priv[P_CPUID_CD] = r[2] | (u64)r[3] << 32;
     c->gpr[RAX] = r[0];
     c->gpr[RBX] = r[1];
     c->gpr[RCX] = r[2];
