@@ -8,4 +8,5 @@ python3 "$here/run.py" --build "$build" "$@"
 if command -v qemu-img >/dev/null; then
     python3 "$here/disk.py" --trapeze "$build/src/cmd/trapeze"
 fi
+python3 "$here/migrate.py" --build "$build" --out "$here/MIGRATE.md"
 python3 "$here/oci/run.py" --oci "$build/src/container/trapeze-oci" --load --out "$here/oci/RESULTS.md"

@@ -160,3 +160,22 @@ except OSError:
     there trapeze kill web
     trapeze disk check "$BATS_TEST_TMPDIR/disk.qcow2"
 }
+
+@test "migrate: --dry-run measures, and says how long it would take" {
+    receiver
+    guest b --name web
+    run --separate-stderr timeout 60 "$TRAPEZE" migrate --dry-run --format text --bandwidth 100M web "$PLACE"
+    [ "$status" -eq 0 ]
+    [[ $output == *"it can go there"*"at 100 MiB/s it takes about"* ]]
+    [ "$(state web)" = running ]
+    [ "$(there "$TRAPEZE" ps -aq)" = "" ]
+}
+
+@test "migrate: who has a user-mode network hears that its connections end" {
+    receiver
+    run timeout -k 5 60 "$TRAPEZE" run -d --name nat -k "$ENDS" -a b -m 16M --debug-exit 0xf4
+    [ "$status" -eq 0 ]
+    run timeout 60 "$TRAPEZE" migrate nat "$PLACE"
+    [ "$status" -eq 0 ]
+    [[ $output == *"connections through the user-mode network will end"* ]]
+}
