@@ -179,3 +179,19 @@ except OSError:
     [ "$status" -eq 0 ]
     [[ $output == *"connections through the user-mode network will end"* ]]
 }
+
+@test "migrate: ssh starts the receiver at the other end" {
+    THERE=$BATS_TEST_TMPDIR/there
+    mkdir -p "$THERE"
+    cat >"$BATS_TEST_TMPDIR/ssh" <<END
+#!/bin/sh
+echo "\$@" >"$BATS_TEST_TMPDIR/asked"
+TRAPEZE_ROOT=$THERE exec "$TRAPEZE" receive -
+END
+    chmod +x "$BATS_TEST_TMPDIR/ssh"
+    guest b --name web
+    TRAPEZE_SSH=$BATS_TEST_TMPDIR/ssh run timeout -k 5 60 "$TRAPEZE" migrate -q --postcopy web ssh://me@other:2222
+    [ "$status" -eq 0 ]
+    [ "$(cat "$BATS_TEST_TMPDIR/asked")" = "-T -o BatchMode=yes -p 2222 -- me@other trapeze receive -" ]
+    [ "$(there state web)" = running ]
+}
