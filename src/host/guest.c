@@ -417,8 +417,8 @@ static void sweep_folder(struct host *h, const char *name)
 
     if ((!is_id(name) && !fresh && !removed) || !folder || !lock || stat(folder, &st))
         return;
-    /* Somebody may be between two steps. */
-    if (lock_is_held(lock) || (access(lock, F_OK) && time(NULL) - st.st_mtime < YOUNG_S))
+    /* Somebody may be between two steps: the folder made, the lock's file made, the lock taken. */
+    if (lock_is_held(lock) || ((fresh || access(lock, F_OK)) && time(NULL) - st.st_mtime < YOUNG_S))
         return;
     if (is_id(name)) {
         int rc = records_get(h->records, name, &x, NULL);
