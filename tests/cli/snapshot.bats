@@ -204,7 +204,7 @@ nothing_left() {
         [ "$status" -eq 137 ]
         [ "$(state web)" = running ]
         run "$TRAPEZE" snapshot ls --format json
-        [ "$(jq -r '.[0].name' <<<"$output")" = base ]
+        [ "$(jq 'any(.name == "base")' <<<"$output")" = true ]
     done
     taken web after
     nothing_left

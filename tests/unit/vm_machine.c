@@ -70,16 +70,22 @@ static void stays_behind(const char *what, unsigned before, unsigned after)
     abort();
 }
 
+/* Ends the test when there is no memory for a path: no machine is asked for without its kernel. */
 static void make_config(struct vm_config *c, const struct files *f)
 {
     vm_config_init(c);
     c->kernel = strdup(f->kernel);
     c->disk[0].path = strdup(f->disk);
-    c->ndisks = c->kernel && c->disk[0].path ? 1 : 0;
+    c->ndisks = 1;
     c->memory_bytes = 4 * MiB;
     c->cpus = 2;
     snprintf(c->accel, sizeof(c->accel), "bt");
     c->serial.kind = VM_SERIAL_NULL;
+    if (c->kernel && c->disk[0].path)
+        return;
+    vm_config_fini(c);
+    remove_files(f);
+    fail_msg("no memory for the test's own paths");
 }
 
 static void test_made_and_freed(void **state)
