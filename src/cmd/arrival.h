@@ -8,8 +8,8 @@
 
 #include "host/place.h"
 #include "host/records.h"
-#include "vm/migrate_owner.h"
-#include "vm/migrate_wire.h"
+#include "vm/migrate/owner.h"
+#include "vm/migrate/wire.h"
 
 struct arrival_file {
     struct migrate_word word;

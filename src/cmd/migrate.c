@@ -9,7 +9,7 @@
 #include "cmd/target.h"
 #include "cmd/tls.h"
 #include "host/guest.h"
-#include "vm/migrate_wire.h"
+#include "vm/migrate/wire.h"
 #include "vm/value.h"
 #include <errno.h>
 #include <poll.h>

@@ -5,7 +5,7 @@
 #include "cmd/arrival.h"
 #include "cmd/tls.h"
 #include "vm/config.h"
-#include "vm/migrate_wire.h"
+#include "vm/migrate/wire.h"
 
 #define RECEIVE_OVERRIDES 64
 

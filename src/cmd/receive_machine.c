@@ -11,7 +11,7 @@
 #include "host/guest.h"
 #include "host/host.h"
 #include "vm/identity.h"
-#include "vm/migrate_vm.h"
+#include "vm/migrate/vm.h"
 #include "vm/option.h"
 #include <errno.h>
 #include <fcntl.h>

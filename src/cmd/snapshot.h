@@ -5,7 +5,7 @@
 #include "cmd/args.h"
 #include "cmd/status.h"
 #include "host/snapshot.h"
-#include "vm/snapshot.h"
+#include "vm/snapshot/snapshot.h"
 
 enum { SNAP_OPTIONS_MAX = 16, SNAP_OPERANDS_MAX = 3 };
 /* The first options of all of them; their own follow. */

@@ -3,7 +3,7 @@
  *
  *   manifest   what it is: JSON with a checksum of itself
  *   state      how the machine is built (vm/identity.h), then its state (vm/state.h)
- *   memory     RAM with holes, or packed chunks (vm/snapshot_map.h)
+ *   memory     RAM with holes, or packed chunks (vm/snapshot/map.h)
  *   map        which pages are in `memory`, with their checksums
  *   kernel     what a reset boots (board_save_kernel()); missing when the machine had none
  *

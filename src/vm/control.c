@@ -18,7 +18,7 @@
 
 #include "base/log.h"
 #include "vm/parts.h"
-#include "vm/snapshot.h"
+#include "vm/snapshot/snapshot.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
  */
 #include "vm/control.h"
 
-#include "vm/migrate_vm.h"
+#include "vm/migrate/vm.h"
 #include "vm/parts.h"
 #include <errno.h>
 #include <string.h>

@@ -1,6 +1,6 @@
 /*
  * The state of a whole machine as one stream: processors, clock, every device. Memory and disks are not in it
- * (vm/snapshot.h), nor is how the machine is built (vm/identity.h).
+ * (vm/snapshot/snapshot.h), nor is how the machine is built (vm/identity.h).
  *
  * In the main loop's thread, with the machine paused.
  */

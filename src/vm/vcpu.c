@@ -13,7 +13,7 @@
  *  3. Guest code runs only after this thread and the main one are locked in (sandbox.h).
  *  4. A vCPU's state is read and written in its own thread only: vm_cpus_call() sends work there while it is parked.
  */
-#include "vm/migrate_vm.h"
+#include "vm/migrate/vm.h"
 #include "vm/parts.h"
 
 #include <errno.h>

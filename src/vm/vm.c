@@ -13,9 +13,9 @@
 
 #include "device/virtio_console.h"
 #include "vm/control.h"
-#include "vm/migrate_vm.h"
+#include "vm/migrate/vm.h"
 #include "vm/parts.h"
-#include "vm/snapshot.h"
+#include "vm/snapshot/snapshot.h"
 #include "vm/worker.h"
 #include <errno.h>
 #include <stdio.h>

@@ -1,7 +1,7 @@
 /* Any bytes as one direction of a migration: the first byte says which side reads them. */
 #include "fuzz.h"
 
-#include "vm/migrate_page.h"
+#include "vm/migrate/page.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -6,7 +6,7 @@
 
 #include "host/snapshot_manifest.h"
 #include "vm/identity.h"
-#include "vm/snapshot_map.h"
+#include "vm/snapshot/map.h"
 
 #include <stdlib.h>
 #include <string.h>

@@ -1,5 +1,5 @@
 /*
- * Who runs the guest when it migrates: the protocol of src/vm/migrate_owner.c with everything that can go wrong. The line
+ * Who runs the guest when it migrates: the protocol of src/vm/migrate/owner.c with everything that can go wrong. The line
  * loses what is on it when it is cut, at any moment; either process is killed at any moment; the receiver's supervisor
  * can be asked, or not. Checked with spin by tests/model/check.sh:
  *

@@ -1,7 +1,7 @@
 /* Disks that go over while they are written to: what arrives is what is there when the guest stands still. */
 #include "block/image.h"
 #include "unit.h"
-#include "vm/migrate_disk.h"
+#include "vm/migrate/disk.h"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -5,9 +5,9 @@
  */
 #include "unit.h"
 
-#include "vm/migrate_destination.h"
-#include "vm/migrate_line.h"
-#include "vm/migrate_source.h"
+#include "vm/migrate/destination.h"
+#include "vm/migrate/line.h"
+#include "vm/migrate/source.h"
 #include <pthread.h>
 #include <signal.h>
 #include <sys/socket.h>

@@ -1,8 +1,8 @@
 /* Pages into messages and back: every kind, with and without compression, and what is no message. */
 #include "unit.h"
 
-#include "vm/migrate_delta.h"
-#include "vm/migrate_page.h"
+#include "vm/migrate/delta.h"
+#include "vm/migrate/page.h"
 
 #define PAGES 256
 #define PAGE MIGRATE_PAGE_BYTES

@@ -1,9 +1,9 @@
 /* What is sent when: pacing, the list of pages, and the judge of rounds, with a clock that is stepped. */
 #include "unit.h"
 
-#include "vm/migrate_estimate.h"
-#include "vm/migrate_pace.h"
-#include "vm/migrate_queue.h"
+#include "vm/migrate/estimate.h"
+#include "vm/migrate/pace.h"
+#include "vm/migrate/queue.h"
 
 #define MS 1000000ll
 

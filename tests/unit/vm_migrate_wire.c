@@ -1,7 +1,7 @@
 /* Heads and HELLO: what is written is read, and nothing else is. */
 #include "unit.h"
 
-#include "vm/migrate_wire.h"
+#include "vm/migrate/wire.h"
 
 static int get(const u8 *bytes, enum migrate_side side, u32 sequence)
 {

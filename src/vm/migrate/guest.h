@@ -1,0 +1,48 @@
+/*
+ * What a migration needs of a machine: the VMM fills this in (vm.c), tests do it with a few
+ * pages and no vCPU. All functions may wait, and are called in threads of the migration.
+ */
+#ifndef VM_MIGRATE_GUEST_H
+#define VM_MIGRATE_GUEST_H
+
+#include "mem/lazy.h"
+#include "state/stream.h"
+
+struct migrate_line;
+
+struct migrate_guest {
+    u8 *ram;
+    u64 pages;
+    int memfd; /* behind ram; -1: none, then every page may hold something */
+
+    /* --- source --- */
+    int (*log_start)(void *opaque, struct err *err);
+    /* As dirty_collect(). */
+    int (*log_collect)(void *opaque, u64 *ret_bits, u64 *ret_count, struct err *err);
+    void (*log_stop)(void *opaque);
+    int (*stop)(void *opaque, struct err *err);   /* returns when nothing runs or writes any more */
+    int (*resume)(void *opaque, struct err *err); /* after stop */
+    void (*throttle)(void *opaque, unsigned percent); /* of its time that the guest is to lose */
+    int (*save)(void *opaque, const struct state_sink *to, struct err *err); /* stopped */
+    /* Disks that come along. Sends what has changed since the last call, at most about `budget`
+     * bytes; says how much is left. NULL: none. */
+    int (*disks)(void *opaque, struct migrate_line *line, u64 budget, u64 *ret_sent, u64 *ret_left,
+                 struct err *err);
+
+    /* --- destination --- */
+    int (*load)(void *opaque, const struct state_source *from, struct err *err);
+    /* Pages that will come later: before run. */
+    int (*absent)(void *opaque, const struct lazy_source *source, const u64 *bits, struct err *err);
+    bool (*supply)(void *opaque, u64 page, const u8 *bytes);
+    bool (*is_absent)(void *opaque, u64 page);
+    void (*all_there)(void *opaque); /* the last absent page has come */
+    /* GO has come: takes what the two hosts share. Undone by release(). */
+    int (*claim)(void *opaque, struct err *err);
+    void (*release)(void *opaque);
+    int (*run)(void *opaque, struct err *err);
+    int (*write_blocks)(void *opaque, u32 disk, u64 offset, u64 len, const u8 *bytes,
+                        struct err *err); /* bytes NULL: zeros */
+    void *opaque;
+};
+
+#endif

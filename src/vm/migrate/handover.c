@@ -1,0 +1,201 @@
+/*
+ * The hand-over: the only part of a migration in which the guest stands still, and the one that decides
+ * whose it is. See owner.h for the states.
+ *
+ *   stop the guest; the last look at the dirty log
+ *   senders: the last pages (post-copy: those that are written all the time); meanwhile its state is saved
+ *   ABSENT (post-copy), STATE, FENCE --> READY: the destination could run it now
+ *   GO --> RUNNING
+ *
+ * Invariant: `owner` becomes GIVEN before the first byte of GO is written, so no failure of writing can
+ * make us believe that it was not sent.
+ */
+#include "vm/migrate/source_parts.h"
+
+#include <errno.h>
+
+#define READY_NS (20 * NS_PER_S)
+#define RUNNING_NS (10 * NS_PER_S)
+#define STATE_PIECE (256u * KiB)
+#define RESTLESS_MAX 4096 /* pages that a post-copy takes along: what it will touch first */
+
+static int turn(struct migrate_source *s, enum migrate_event event, struct err *err)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&s->lock);
+    enum migrate_owner next = migrate_owner_next(s->owner, event);
+    /* Cancelling and giving away exclude each other under this lock. */
+    if (event == MIGRATE_EV_GO && s->cancelled)
+        rc = err_set(err, ECANCELED, "the migration was cancelled");
+    else if (next == MIGRATE_OWNERS)
+        rc = err_set(err, EINVAL, "the machine is %s: that cannot be now",
+                     migrate_owner_name(s->owner));
+    else
+        s->owner = next;
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static int send_state(struct migrate_source *s, const struct state_buf *state, struct err *err)
+{
+    int rc = 0;
+
+    for (size_t at = 0; at < state->len && !rc;) {
+        u32 n = (u32)MIN(state->len - at, (size_t)STATE_PIECE);
+        u8 last = at + n == state->len ? MIGRATE_LAST : 0;
+
+        rc = migrate_line_say(&s->line[0], MIGRATE_STATE, last, state->data + at, n, err);
+        at += n;
+    }
+    return rc;
+}
+
+static int send_absent(struct migrate_source *s, struct err *err)
+{
+    for (u64 w = 0; w < s->queue.words; w++)
+        s->queue.fresh[w] = atomic_load(&s->queue.todo[w]);
+    return migrate_line_send_bits(&s->line[0], MIGRATE_ABSENT, s->queue.fresh, s->queue.words, err);
+}
+
+static int fail_reason(struct migrate_source *s, struct err *err)
+{
+    int rc = 0;
+
+    pthread_mutex_lock(&s->lock);
+    if (s->cancelled)
+        rc = err_set(err, ECANCELED, "the migration was cancelled");
+    else if (s->failure.code)
+        rc = err_set(err, s->failure.code, "%s", s->failure.msg);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
+}
+
+static u64 restless_limit(const struct migrate_source *s)
+{
+    double pages =
+        (double)s->estimate.allowed_ns / 1e9 * s->estimate.bytes_per_s / 2 / MIGRATE_PAGE_BYTES;
+
+    return MAX((u64)64, MIN((u64)pages, (u64)RESTLESS_MAX));
+}
+
+/* The guest stands still: everything the destination needs to run it. */
+static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
+{
+    const struct migrate_guest *g = s->guest;
+    struct state_buf state = {0};
+    struct state_sink sink = state_buf_sink(&state);
+    u64 count, sent = 0;
+    int rc = g->log_collect(g->opaque, s->queue.fresh, &count, err);
+
+    if (rc)
+        return rc;
+    migrate_queue_written_last(&s->queue);
+    migrate_pace_set(&s->pace, 0); /* the limit is for as long as the guest runs */
+    migrate_queue_begin(&s->queue, postcopy ? MIGRATE_PASS_RESTLESS : MIGRATE_PASS_ALL,
+                        restless_limit(s));
+    migrate_senders_go(s);
+    if (g->disks)
+        rc = g->disks(g->opaque, &s->line[0], UINT64_MAX, &sent, &s->disk_left, err);
+    atomic_fetch_add(&s->counts.bytes, sent);
+    if (!rc)
+        rc = g->save(g->opaque, &sink, err);
+    while (!migrate_senders_wait(s, NS_PER_S))
+        ;
+    if (!rc)
+        rc = fail_reason(s, err);
+    if (!rc && postcopy)
+        rc = send_absent(s, err);
+    if (!rc)
+        rc = send_state(s, &state, err);
+    state_buf_fini(&state);
+    if (!rc)
+        rc = migrate_fence(s, err);
+    return rc ? rc : migrate_listen_wait(s, &s->ready, READY_NS, "it has loaded the state", err);
+}
+
+/* After GO. */
+static int wait_running(struct migrate_source *s, struct err *err)
+{
+    int rc = migrate_line_say(&s->line[0], MIGRATE_GO, 0, NULL, 0, err);
+
+    if (!rc)
+        rc = migrate_listen_wait(s, &s->running, RUNNING_NS, "the machine runs", err);
+    if (!rc) {
+        pthread_mutex_lock(&s->lock);
+        s->downtime_ns = migrate_now_ns() - s->stop_ns;
+        pthread_mutex_unlock(&s->lock);
+        return turn(s, MIGRATE_EV_RUNNING, NULL);
+    }
+    /* FAILED is only said by a destination that has sworn never to run it. */
+    if (rc == -EREMOTEIO) {
+        turn(s, MIGRATE_EV_NEVER, NULL);
+        return rc;
+    }
+    turn(s, MIGRATE_EV_LOST, NULL);
+    return err_wrap(err, "the line broke exactly at the hand-over, and the destination may have "
+                         "the machine");
+}
+
+int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err)
+{
+    const struct migrate_guest *g = s->guest;
+    int rc;
+
+    pthread_mutex_lock(&s->lock);
+    s->phase = MIGRATE_HANDOVER;
+    s->stop_ns = migrate_now_ns();
+    pthread_mutex_unlock(&s->lock);
+    rc = g->stop(g->opaque, err);
+    if (rc)
+        return rc;
+    rc = turn(s, MIGRATE_EV_STOP, err);
+    if (!rc)
+        rc = send_rest(s, postcopy, err);
+    if (!rc)
+        rc = turn(s, MIGRATE_EV_GO, err);
+    if (!rc)
+        rc = wait_running(s, err);
+    if (rc && s->owner == MIGRATE_HELD) {
+        struct err other = ERR_INIT;
+
+        turn(s, MIGRATE_EV_RESUME, NULL);
+        if (g->resume(g->opaque, &other))
+            err_wrap(err, "%s; and before that", other.msg);
+    }
+    return rc;
+}
+
+/* The guest runs there: it gets what is still absent, until it has all. */
+int migrate_serve(struct migrate_source *s, struct err *err)
+{
+    pthread_mutex_lock(&s->lock);
+    s->phase = MIGRATE_POSTCOPY;
+    pthread_mutex_unlock(&s->lock);
+    /* Nothing may be sent as a difference now, nor be left out because it was sent before. */
+    migrate_cache_fini(&s->cache);
+    migrate_pace_set(&s->pace, s->options.bytes_per_s);
+    migrate_queue_begin(&s->queue, MIGRATE_PASS_ALL, 0);
+    migrate_senders_go(s);
+    int rc = migrate_listen_wait(s, &s->complete, 0, "it has all pages", err);
+    if (!rc)
+        return turn(s, MIGRATE_EV_COMPLETE, err);
+    return err_wrap(err,
+                    "the machine runs at the destination, which waits for the rest of its memory");
+}
+
+int migrate_source_decide(struct migrate_source *s, enum migrate_event event, struct err *err)
+{
+    int rc = turn(s, event, err);
+
+    /* It ran there, and nothing is left here that it needs. */
+    if (!rc && s->owner == MIGRATE_SERVING && !migrate_queue_left(&s->queue))
+        rc = turn(s, MIGRATE_EV_COMPLETE, err);
+    if (rc || s->owner != MIGRATE_HELD)
+        return rc;
+    turn(s, MIGRATE_EV_RESUME, NULL);
+    if (s->logging)
+        s->guest->log_stop(s->guest->opaque);
+    s->logging = false;
+    return s->guest->resume(s->guest->opaque, err);
+}

@@ -1,0 +1,45 @@
+/* What the files share that tie a migration to a machine. */
+#ifndef VM_MIGRATE_PARTS_H
+#define VM_MIGRATE_PARTS_H
+
+#include "mem/dirty.h"
+#include "vm/migrate/destination.h"
+#include "vm/migrate/disk.h"
+#include "vm/migrate/source.h"
+#include "vm/migrate/vm.h"
+#include "vm/parts.h"
+#include "vm/worker.h"
+
+struct vm_migration {
+    struct vm *vm;
+    struct worker *worker;
+    struct migrate_guest guest;
+    struct dirty_log log;
+    bool with_disks; /* they are copied; else both hosts see the same */
+    struct migrate_disks disks;
+    bool was_paused; /* by the user, when the migration began */
+    bool free_due;   /* the machine ends */
+
+    struct migrate_source *source;
+    struct state_buf config;
+    struct control_call *call; /* who asked for it, and waits; NULL: has gone */
+    struct timer tick;         /* progress */
+    enum migrate_event decision;
+    int result;
+    struct err error;
+
+    struct migrate_destination *destination;
+
+    struct timer throttle_tick;
+    unsigned throttle; /* percent */
+    bool throttled;    /* vCPUs stand still just now */
+};
+
+/* The machine's side for both ends (guest.c). */
+void vm_migration_guest(struct vm_migration *m);
+/* Source: do the disks go over, too? Destination: they come, if they were not opened as another host's. */
+void vm_migration_copy_disks(struct vm_migration *m, bool on);
+void vm_migration_take_disks(struct vm_migration *m);
+struct vm_migration *vm_migration_get(struct vm *vm, struct err *err); /* makes it if need be */
+
+#endif

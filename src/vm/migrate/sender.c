@@ -1,0 +1,156 @@
+/*
+ * Threads that send pages: each takes the groups that are its own from the list, over its own
+ * connection.
+ *
+ *   waiting --pass--> sending --nothing left--> waiting
+ *      \--quit--> ended
+ */
+#include "vm/migrate/source_parts.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <sys/prctl.h>
+#include <time.h>
+
+static void sleep_ns(s64 ns)
+{
+    struct timespec t = {ns / NS_PER_S, ns % NS_PER_S};
+
+    nanosleep(&t, NULL);
+}
+
+static int send_batch(struct migrate_sender *m, struct err *err)
+{
+    struct migrate_encoder *e = &m->encoder;
+    u8 flags;
+    u32 len;
+
+    if (!migrate_encoder_end(e, &flags, &len))
+        return 0;
+    s64 wait_ns = migrate_pace_take(&m->source->pace, len + MIGRATE_HEAD_BYTES, migrate_now_ns());
+    if (wait_ns > 0)
+        sleep_ns(wait_ns);
+    return migrate_line_send(m->line, MIGRATE_PAGES, flags, e->iov, e->niov, err);
+}
+
+static int send_group(struct migrate_sender *m, u64 first, u64 bits, struct err *err)
+{
+    struct migrate_queue *q = &m->source->queue;
+    const u8 *ram = m->source->guest->ram;
+    u64 sent = q->sent[first / 64];
+
+    migrate_encoder_begin(&m->encoder);
+    for (u64 left = bits; left; left &= left - 1) {
+        u64 page = first + (u64)__builtin_ctzll(left);
+
+        migrate_encoder_add(&m->encoder, page, ram + page * MIGRATE_PAGE_BYTES,
+                            sent >> (page % 64) & 1);
+    }
+    q->sent[first / 64] = sent | bits;
+    return send_batch(m, err);
+}
+
+static bool is_failed(struct migrate_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    bool failed = s->failure.code || s->cancelled || s->quit;
+    pthread_mutex_unlock(&s->lock);
+    return failed;
+}
+
+static void send_pass(struct migrate_sender *m)
+{
+    struct migrate_source *s = m->source;
+    struct err err = ERR_INIT;
+    u64 first, bits;
+    int rc = 0;
+
+    while (!rc && !is_failed(s) && migrate_queue_take(&s->queue, m->index, &first, &bits))
+        rc = send_group(m, first, bits, &err);
+    if (rc)
+        migrate_source_fail(s, &err);
+}
+
+static void *sender_thread(void *opaque)
+{
+    struct migrate_sender *m = opaque;
+    struct migrate_source *s = m->source;
+    unsigned seen = 0;
+    char name[16];
+
+    snprintf(name, sizeof(name), "migrate%u", m->index);
+    prctl(PR_SET_NAME, name);
+    pthread_mutex_lock(&s->lock);
+    while (!s->quit) {
+        if (s->pass == seen) {
+            pthread_cond_wait(&s->work, &s->lock);
+            continue;
+        }
+        seen = s->pass;
+        pthread_mutex_unlock(&s->lock);
+        send_pass(m);
+        pthread_mutex_lock(&s->lock);
+        if (!--s->busy)
+            pthread_cond_broadcast(&s->changed);
+    }
+    pthread_mutex_unlock(&s->lock);
+    return NULL;
+}
+
+int migrate_senders_start(struct migrate_source *s, struct err *err)
+{
+    int rc = 0;
+
+    s->quit = false;
+    s->pass = s->busy = 0;
+    for (unsigned i = 0; i < s->nsenders && !rc; i++) {
+        struct migrate_sender *m = &s->sender[i];
+
+        /* The first connection is for what must not wait, if there is another one. */
+        *m = (struct migrate_sender){
+            .source = s, .index = i, .line = &s->line[s->nlines == 1 ? 0 : i + 1]};
+        rc = migrate_encoder_init(&m->encoder, &s->cache, &s->counts, s->options.zstd, err);
+        /* Copying pages aside costs time that only a slow line gives back. */
+        m->encoder.remember = s->options.bytes_per_s != 0;
+        if (!rc && (rc = pthread_create(&m->thread, NULL, sender_thread, m)))
+            rc = err_sys(err, rc, "thread for sending pages");
+        m->started = !rc;
+    }
+    return rc;
+}
+
+void migrate_senders_stop(struct migrate_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->quit = true;
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+    for (unsigned i = 0; i < s->nsenders; i++) {
+        if (s->sender[i].started)
+            pthread_join(s->sender[i].thread, NULL);
+        migrate_encoder_fini(&s->sender[i].encoder);
+        s->sender[i].started = false;
+    }
+}
+
+void migrate_senders_go(struct migrate_source *s)
+{
+    pthread_mutex_lock(&s->lock);
+    s->pass++;
+    s->busy = s->nsenders;
+    pthread_cond_broadcast(&s->work);
+    pthread_mutex_unlock(&s->lock);
+}
+
+bool migrate_senders_wait(struct migrate_source *s, s64 timeout_ns)
+{
+    s64 until = migrate_now_ns() + timeout_ns;
+    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+
+    pthread_mutex_lock(&s->lock);
+    while (s->busy && pthread_cond_timedwait(&s->changed, &s->lock, &t) != ETIMEDOUT)
+        ;
+    bool done = !s->busy;
+    pthread_mutex_unlock(&s->lock);
+    return done;
+}

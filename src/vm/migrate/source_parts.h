@@ -1,0 +1,81 @@
+/* What the files of a migration's source share. Its users see source.h only. */
+#ifndef VM_MIGRATE_SOURCE_PARTS_H
+#define VM_MIGRATE_SOURCE_PARTS_H
+
+#include "vm/migrate/line.h"
+#include "vm/migrate/pace.h"
+#include "vm/migrate/queue.h"
+#include "vm/migrate/source.h"
+
+struct migrate_sender {
+    struct migrate_source *source;
+    unsigned index;
+    struct migrate_line *line;
+    struct migrate_encoder encoder;
+    pthread_t thread;
+    bool started;
+};
+
+struct migrate_source {
+    const struct migrate_guest *guest;
+    struct migrate_options options;
+    struct migrate_line line[MIGRATE_CONNECTIONS];
+    unsigned nlines;
+    struct migrate_queue queue;
+    struct migrate_cache cache;
+    struct migrate_counts counts;
+    struct migrate_pace pace;
+    struct migrate_estimate estimate;
+    struct migrate_sender sender[MIGRATE_CONNECTIONS];
+    unsigned nsenders;
+    pthread_t listener;
+    bool listening;
+    bool logging, stopped; /* the guest's log is on; it stands still */
+    bool ready_before;     /* post-copy after a reconnect: nothing but pages goes over */
+    s64 start_ns, stop_ns, round_ns;
+    u64 round_bytes, disk_left, total_pages;
+
+    pthread_mutex_t lock; /* protects all below; the listener and senders signal `changed` */
+    pthread_cond_t changed, work;
+    enum migrate_owner owner;
+    enum migrate_phase phase;
+    unsigned pass, busy; /* number of the pass; senders that are in it */
+    bool quit;           /* senders: end */
+    bool cancelled;
+    u32 fenced; /* the last fence that the other side has seen */
+    u32 fence;  /* the last one sent */
+    bool fit, ready, running, complete, lost;
+    char lacks[1024];
+    struct err failure; /* of a sender or the listener: the first one */
+    s64 downtime_ns, report_ns;
+    u64 report_bytes, rate;
+    u64 urgent; /* pages sent because somebody waited for them */
+    u64 *lack;  /* after a reconnect: what the other side misses */
+};
+
+s64 migrate_now_ns(void);
+/* Remembers why it failed (the first time), and wakes the director. */
+void migrate_source_fail(struct migrate_source *s, const struct err *err);
+
+/* Senders (sender.c). */
+int migrate_senders_start(struct migrate_source *s, struct err *err);
+void migrate_senders_stop(struct migrate_source *s);
+/* Sends a pass; queue.pass is set up. */
+void migrate_senders_go(struct migrate_source *s);
+/* Waits until all are done or timeout_ns has passed; true: done. */
+bool migrate_senders_wait(struct migrate_source *s, s64 timeout_ns);
+
+/* The listener (listen.c). */
+int migrate_listen_start(struct migrate_source *s, struct err *err);
+void migrate_listen_stop(struct migrate_source *s); /* cuts the lines */
+/* Waits until *flag or failure, at most timeout_ns (0: for ever). -ETIMEDOUT, or why it failed. */
+int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_ns,
+                        const char *what, struct err *err);
+/* Sends a fence over every line (senders are idle) and waits until all that was sent has come. */
+int migrate_fence(struct migrate_source *s, struct err *err);
+
+/* The hand-over (handover.c): from a running guest to GIVEN and beyond. */
+int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err);
+int migrate_serve(struct migrate_source *s, struct err *err);
+
+#endif

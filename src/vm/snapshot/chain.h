@@ -1,0 +1,39 @@
+/*
+ * The memory of a snapshot and of those it was taken on, as one: where each page is, and its bytes. The source of absent
+ * pages (mem/lazy.h) of a machine that is restored.
+ */
+#ifndef VM_SNAPSHOT_CHAIN_H
+#define VM_SNAPSHOT_CHAIN_H
+
+#include "mem/lazy.h"
+#include "vm/snapshot/map.h"
+
+#define SNAPCHAIN_MAX 64
+
+struct snapchain_layer {
+    int memory; /* the file; owned by the chain */
+    struct snapmap map;
+};
+
+struct snapchain {
+    char name[64];                               /* for messages */
+    struct snapchain_layer layer[SNAPCHAIN_MAX]; /* the snapshot itself first */
+    unsigned nlayers;
+    u8 *who;          /* by page: 0 zero, else layer + 1 */
+    struct gmem *ram; /* whose pages these are; NULL: nobody's */
+};
+
+struct snapchain *snapchain_new(const char *name, struct err *err);
+void snapchain_free(struct snapchain *c); /* NULL is fine */
+/* Adds the next older snapshot: its memory file (taken, on failure too) and its map, from the beginning of map_fd. */
+int snapchain_add(struct snapchain *c, int memory_fd, int map_fd, u64 ram_bytes, struct err *err);
+/* All are added: finds out where each page is. -EBADMSG: the oldest is no full one, or another is. */
+int snapchain_ready(struct snapchain *c, struct err *err);
+/* Bits of pages that are not zero, for lazy_begin(): pages / 8 bytes, zeroed. */
+void snapchain_bits(const struct snapchain *c, u64 *ret_bits);
+/* The bytes of a page; -EBADMSG when its checksum is wrong, -EIO when they cannot be read. Any thread. */
+int snapchain_page(struct snapchain *c, u64 page, void *dst4096);
+/* struct lazy_source.fetch; opaque is the chain. */
+int snapchain_fetch(void *opaque, u64 page, void *dst4096);
+
+#endif
