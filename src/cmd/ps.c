@@ -103,6 +103,8 @@ static void describe(const struct row *row, char *buf, size_t size)
         snprintf(buf, size, "%s, up %s", row->state, guest_age(now - x->started_s, age));
     else if (x->state == RECORD_RUNNING)
         snprintf(buf, size, "up %s", guest_age(now - x->started_s, age));
+    else if (guest_moved_away(x))
+        snprintf(buf, size, "moved away %s ago", guest_age(now - x->ended_s, age));
     else if (x->status == RECORD_NO_STATUS)
         snprintf(buf, size, "died %s ago", guest_age(now - x->ended_s, age));
     else

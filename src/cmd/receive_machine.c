@@ -206,9 +206,8 @@ static bool name_is_free(const struct receiving *r)
         return false;
     if (!host_find(&h, r->config.name, &record, NULL)) {
         bool same = !strcmp(record.name, r->config.name);
-        bool moved = record.reason && !strcmp(record.reason, GUEST_MOVED);
 
-        free_here = !same || (moved && !guest_remove(&h, &record, NULL));
+        free_here = !same || (guest_moved_away(&record) && !guest_remove(&h, &record, NULL));
         record_fini(&record);
     }
     host_close(&h);

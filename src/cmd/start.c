@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static int start(const struct guest_args *a, struct record *record, struct err *err)
+enum { START_FORCE = GUEST_OWN };
+
+static int start(const struct guest_args *a, struct record *record, bool force, struct err *err)
 {
     struct vm_config c;
     struct launch l = {
@@ -15,6 +17,11 @@ static int start(const struct guest_args *a, struct record *record, struct err *
 
     if (record->state == RECORD_RUNNING)
         return err_set(err, EBUSY, "it runs already");
+    if (guest_moved_away(record) && !force)
+        return err_set(
+            err, EBUSY,
+            "it moved to another host: two of it must not run with the same disks and addresses. "
+            "If it is gone over there: --force");
     vm_config_init(&c);
     int rc = vm_options_read(&c, record->config, err);
     snprintf(c.name, sizeof(c.name), "%s", record->name);
@@ -30,9 +37,16 @@ static int start(const struct guest_args *a, struct record *record, struct err *
     return status ? -ECANCELED : 0; /* launch() has said why */
 }
 
+static int read_own(void *opaque, int index, const char *value, struct err *err)
+{
+    *(bool *)opaque = true;
+    return 0;
+}
+
 static int run(const struct verb *self, char **argv)
 {
-    struct guest_args a = {.min = 1, .max = SIZE_MAX};
+    bool force = false;
+    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = read_own, .opaque = &force};
     int status = guest_args_read(&a, self, argv);
     struct host h;
 
@@ -47,7 +61,7 @@ static int run(const struct verb *self, char **argv)
             break;
         int rc = host_find(&h, a.guests[i], &record, &err);
         host_close(&h);
-        if (!rc && (rc = start(&a, &record, &err)) && err.code)
+        if (!rc && (rc = start(&a, &record, force, &err)) && err.code)
             err_wrap(&err, "%s", record.name);
         if (rc && err.code)
             guest_complain(self, &err);
@@ -58,11 +72,22 @@ static int run(const struct verb *self, char **argv)
     return status;
 }
 
+static const struct args_spec *options(void)
+{
+    static const struct args_spec all[] = {
+        GUEST_OPTIONS,
+        [START_FORCE] = {"force", 'f', NULL, "even if it moved to another host"},
+        {NULL, 0, NULL, NULL},
+    };
+
+    return all;
+}
+
 const struct verb verb_start = {
     .name = "start",
     .operands = "GUEST...",
     .summary = "Start guests again that have ended",
-    .options = guest_only_options,
+    .options = options,
     .notes = "Each runs in the background, with the options it was started with first.\n",
     .run = run,
 };

@@ -107,6 +107,11 @@ static int make_folder(struct host *h, struct guest *g, struct err *err)
     return 0;
 }
 
+bool guest_moved_away(const struct record *record)
+{
+    return record->state == RECORD_ENDED && record->reason && !strcmp(record->reason, GUEST_MOVED);
+}
+
 static int listen_at(struct host *h, struct guest *g, struct err *err)
 {
     auto_free char *path = place_socket(&h->place, g->id);

@@ -12,6 +12,7 @@
 
 /* The reason of an end (struct record) that was none: it lives elsewhere, and may come back under its name. */
 #define GUEST_MOVED "it runs on another host now"
+bool guest_moved_away(const struct record *record);
 
 /* Held by the guest's process. */
 struct guest {

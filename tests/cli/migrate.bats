@@ -53,6 +53,22 @@ there() {
     done
 }
 
+@test "start: a guest that runs on another host now is not started twice" {
+    receiver
+    guest b --name web
+    trapeze migrate -q web "$PLACE"
+    until_is ended state web
+    trapeze ps -a
+    [[ $output == *"moved away"* ]]
+    run timeout 60 "$TRAPEZE" start web
+    [ "$status" -eq 4 ]
+    [[ $output == *"web: it moved to another host"*--force* ]]
+    [ "$(there state web)" = running ]
+    there trapeze kill web
+    trapeze start --force web
+    [ "$(state web)" = running ]
+}
+
 @test "migrate: a paused guest is paused over there" {
     receiver
     guest b --name web
