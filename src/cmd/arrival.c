@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-#define KEPT_S (7 * 24 * 3600)
+#define KEPT_S (24 * 3600)
 
 static char *folder_of(const struct place *p)
 {
@@ -59,6 +59,14 @@ void arrival_unmap(struct arrival_file *f)
 {
     if (f)
         munmap(f, sizeof(*f));
+}
+
+void arrival_forget(const struct place *p, const u8 *token)
+{
+    auto_free char *path = path_of(p, token);
+
+    if (path)
+        unlink(path);
 }
 
 void arrival_sweep(const struct place *p)

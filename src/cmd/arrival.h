@@ -20,7 +20,9 @@ struct arrival_file {
 int arrival_map(const struct place *p, const u8 *token, bool make, struct arrival_file **ret_file,
                 struct err *err);
 void arrival_unmap(struct arrival_file *f);
-/* Forgets those of a week ago. */
+/* Nobody will ask about it again. */
+void arrival_forget(const struct place *p, const u8 *token);
+/* Forgets those of yesterday. */
 void arrival_sweep(const struct place *p);
 
 #endif

@@ -214,19 +214,36 @@ static bool name_is_free(const struct receiving *r)
     return free_here;
 }
 
+/* Waits until *word is that, or the machine's process has ended; says whether it is. */
+static bool comes_to_be(const struct receiving *r, struct host *h, const u32 *word, u32 wanted)
+{
+    while (__atomic_load_n(word, __ATOMIC_SEQ_CST) != wanted &&
+           guest_wait(h, r->file->id, WAIT_MS) == -ETIMEDOUT)
+        ;
+    return __atomic_load_n(word, __ATOMIC_SEQ_CST) == wanted;
+}
+
+/* What is kept for a source that asks, until it is known that none will. */
+static void forget(const struct receiving *r)
+{
+    struct place place = {0};
+
+    if (!place_init(&place, r->options->root, NULL))
+        arrival_forget(&place, r->hello->token);
+    place_fini(&place);
+}
+
 /* Waits until the machine runs here, or its process has ended without it: then nothing is left of it. */
 static int follow(struct receiving *r)
 {
+    const struct migrate_word *word = &r->file->word;
     struct record record = {0};
     struct host h;
     int status = STATUS_HOST;
 
     if (host_open(&h, r->config.root, NULL))
         return STATUS_HOST;
-    while (guest_wait(&h, r->file->id, WAIT_MS) == -ETIMEDOUT &&
-           __atomic_load_n(&r->file->word.claim, __ATOMIC_SEQ_CST) != MIGRATE_RAN)
-        ;
-    if (__atomic_load_n(&r->file->word.claim, __ATOMIC_SEQ_CST) == MIGRATE_RAN) {
+    if (comes_to_be(r, &h, &word->claim, MIGRATE_RAN)) {
         printf("%s\n", r->file->id);
         fflush(stdout);
         status = STATUS_OK;
@@ -236,6 +253,8 @@ static int follow(struct receiving *r)
         guest_remove(&h, &record, NULL);
         record_fini(&record);
     }
+    if (comes_to_be(r, &h, &word->settled, 1))
+        forget(r);
     host_close(&h);
     return status;
 }

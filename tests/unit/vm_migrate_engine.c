@@ -398,6 +398,7 @@ static void move_by(unsigned lines, unsigned writes, bool zstd, bool cache, bool
     m->options.postcopy_first = postcopy;
     assert_int_equal(run_move(m, &err), 0);
     assert_moved(m);
+    assert_int_equal(m->word.settled, 1);
     migrate_source_progress(m->source, &progress);
     assert_int_equal(progress.phase, MIGRATE_DONE);
     assert_int_equal(progress.left_pages, 0);

@@ -224,6 +224,18 @@ static int take_blocks(struct arrival *a, const struct migrate_head *head, struc
     return g->write_blocks(g->opaque, disk, offset, len, data ? body + 24 : NULL, err);
 }
 
+/* The source's last word: nobody will ask the receiver how it ended. Ends the connection's thread. */
+static int take_end(struct migrate_destination *d, bool bye, struct err *err)
+{
+    pthread_mutex_lock(&d->lock);
+    bool fits = bye ? d->running && !atomic_load(&d->missing) : !d->go;
+    pthread_mutex_unlock(&d->lock);
+    if (!fits)
+        return err_set(err, EPROTO, "message %s is out of place", bye ? "BYE" : "CANCEL");
+    __atomic_store_n(&d->word->settled, 1, __ATOMIC_SEQ_CST);
+    return err_set(err, ECANCELED, bye ? "all is done" : "the source has called it off");
+}
+
 /* Everything but PAGES and FENCE comes over the first connection, so that it is in order. */
 static int take_control(struct arrival *a, const struct migrate_head *head, struct err *err)
 {
@@ -234,8 +246,8 @@ static int take_control(struct arrival *a, const struct migrate_head *head, stru
                        migrate_type_name(head->type));
     if (head->type == MIGRATE_GO)
         return take_go(d, err);
-    if (head->type == MIGRATE_CANCEL)
-        return err_set(err, ECANCELED, "the source has called it off");
+    if (head->type == MIGRATE_CANCEL || head->type == MIGRATE_BYE)
+        return take_end(d, head->type == MIGRATE_BYE, err);
     if (d->loaded || d->load_due)
         return err_set(err, EPROTO, "message %s after the state", migrate_type_name(head->type));
     if (head->type == MIGRATE_STATE)
@@ -509,9 +521,12 @@ int migrate_destination_run(struct migrate_destination *d, struct err *err)
         rc = wait_pages(d, err);
     else if (!d->running)
         refuse(d, err);
-    /* The source hangs up once it has read the last message; cutting the line might swallow that. */
-    if (!rc)
-        wait_for(d, &d->refused, NULL);
+    /* The source hangs up once it has read the last message, and its own last one comes over this connection; cutting
+     * the line might swallow either. */
+    if (!rc) {
+        pthread_join(d->arrival[0].thread, NULL);
+        d->arrival[0].started = false;
+    }
     stop_threads(d);
     for (unsigned i = 0; i < d->count && !rc; i++)
         migrate_line_fini(&d->arrival[i].line);

@@ -132,6 +132,7 @@ static int take(struct migrate_source *s, struct migrate_encoder *e,
     case MIGRATE_ABSENT:
     case MIGRATE_GO:
     case MIGRATE_CANCEL:
+    case MIGRATE_BYE:
     case MIGRATE_TYPES:
         return err_set(err, EPROTO, "message %s is out of place", migrate_type_name(head->type));
     }

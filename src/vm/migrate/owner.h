@@ -46,7 +46,8 @@ const char *migrate_owner_name(enum migrate_owner state);
 enum migrate_claim { MIGRATE_OPEN, MIGRATE_RAN, MIGRATE_REFUSED };
 
 struct migrate_word {
-    u32 claim; /* atomic */
+    u32 claim;   /* atomic */
+    u32 settled; /* atomic: the source knows how it ended, so nobody will ask */
 };
 
 /* Tries to make it `want`; returns what it is from now on. */

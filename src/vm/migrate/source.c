@@ -376,6 +376,8 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
     /* Said, so that the other side need not wait for a line that only looks alive. */
     if (rc && s->owner == MIGRATE_OURS)
         migrate_line_say(&s->line[0], MIGRATE_CANCEL, 0, NULL, 0, NULL);
+    else if (!rc && s->owner == MIGRATE_GONE)
+        migrate_line_say(&s->line[0], MIGRATE_BYE, 0, NULL, 0, NULL);
     migrate_senders_stop(s);
     migrate_listen_stop(s);
     if (s->logging && (s->owner == MIGRATE_OURS || s->owner == MIGRATE_GONE)) {

@@ -43,6 +43,7 @@ static const struct rule rules[MIGRATE_TYPES] = {
     [MIGRATE_FAILED] = {"FAILED", MIGRATE_TO_SOURCE, 0, 0, TEXT_MAX},
     [MIGRATE_ANSWER] = {"ANSWER", MIGRATE_TO_SOURCE, 0, 1, 1},
     [MIGRATE_LACK] = {"LACK", MIGRATE_TO_SOURCE, MIGRATE_LAST, 16, MIGRATE_BODY_MAX},
+    [MIGRATE_BYE] = {"BYE", MIGRATE_TO_DESTINATION, 0, 0, 0},
 };
 
 const char *migrate_type_name(enum migrate_type type)

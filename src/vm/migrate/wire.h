@@ -44,6 +44,8 @@ enum migrate_type {
     MIGRATE_FAILED,   /* text: why it will never run here */
     MIGRATE_ANSWER,   /* u8: 1 it ran here, 0 it never did and never will, 2 unknown token */
     MIGRATE_LACK,     /* u64 first word, words: after a reconnect, pages still missing */
+    /* to the destination */
+    MIGRATE_BYE, /* the source has heard COMPLETE: it will ask nothing more */
     MIGRATE_TYPES
 };
 
