@@ -1,0 +1,40 @@
+#!/usr/bin/env bats
+# A Debian guest that serves a client over a tap moves from host to host (two_hosts.py), and the client notices nothing.
+# With TRAPEZE_NIGHTLY=1 there and back ten times by every mode.
+
+load boot
+
+setup_file() {
+    fetch cloud
+}
+
+# passes CASE: of two_hosts.py. The longest gaps go to descriptor 3, where people see them.
+passes() {
+    run env TRAPEZE="$TRAPEZE" timeout -k 5 "${2:-500}" python3 "$BATS_TEST_DIRNAME/two_hosts.py" "$1"
+    echo "$output"
+    if [ "$status" -eq 77 ]; then
+        skip "$output"
+    fi
+    echo "$output" | sed -n 's/^# \(.*longest gaps.*\)/#   \1/p' >&3
+    [ "$status" -eq 0 ]
+}
+
+# passes_at_night CASE: takes too long for each time.
+passes_at_night() {
+    if [ -z "${TRAPEZE_NIGHTLY:-}" ]; then
+        skip "takes minutes; TRAPEZE_NIGHTLY=1 runs it"
+    fi
+    passes "$1" 3600
+}
+
+@test "a serving guest moves by every mode, on shared storage" {
+    passes quick
+}
+
+@test "a serving guest moves with its disks, over each kind of line" {
+    passes apart
+}
+
+@test "a serving guest moves there and back ten times by every mode" {
+    passes_at_night modes
+}
