@@ -1,15 +1,22 @@
 #!/usr/bin/env python3
-"""Live migration beside QEMU's, same guest, same host, in turns: total time, blackout, bytes on the line.
+"""Live migration beside QEMU's, same guest, same host, in turns: total time, blackout, bytes on the line, and what the guest felt.
 
-usage: bench/migrate.py [--build DIR] [--rounds N] [--quick] [--out FILE]. The guest (guest/payload/walker.c) fills memory, rewrites a
-working set page by page at a chosen rate, checks each page before, and writes a byte to the debug port every millisecond. We stamp
-those bytes: the blackout is from the last of the source to the first of the destination. QEMU is whichever
-`qemu-system-x86_64` is installed; without one only our side is measured. Figures are medians; nothing is asserted.
+The guest (guest/payload/walker.c) fills 360 MiB of its 1 GiB, rewrites 256 MiB of it page by page at a chosen rate, checks each
+page before, calculates in between, and writes a byte to the debug port every millisecond and another after so much
+calculation. We stamp those bytes when they come out: the blackout is from the last of the source to the first of the
+destination; `work` is how much it calculated while it was copied, and `ticks` how many of its milliseconds it made use of in
+the first second after, both in percent of the second before. Nothing is asserted. Every process and file of a run is in a folder
+of its own, TRAPEZE_ROOT too, and gone after it.
 """
 import argparse
+import datetime
+import errno
 import json
 import os
+import platform
+import re
 import shutil
+import signal
 import socket
 import statistics
 import subprocess
@@ -18,26 +25,34 @@ import tempfile
 import threading
 import time
 
-QEMU = shutil.which('qemu-system-x86_64')
 LINE = 128 * 1024 * 1024
-# name, guest's rate in MiB/s, line in bytes/s or 0, our options, QEMU's capabilities
+PAGES = 'same=8'  # of a kind that zstd makes an eighth of
+MULTIFD = ['multifd']
+# name, guest, line in bytes/s or 0, our options, QEMU's capabilities
 CASES = [
-    ('idle, unlimited line', 0, 0, [], []),
-    ('idle, unlimited line, zstd', 0, 0, ['--compress', 'zstd'], None),
-    ('100 MB/s, line 128 MiB/s', 100, LINE, ['--hybrid', '--delta', '512M'], []),
-    ('100 MB/s, one word a page, 128 MiB/s', 100, LINE, ['--delta', '512M'], ['xbzrle']),
-    ('400 MB/s, line 128 MiB/s', 400, LINE, ['--hybrid'], []),
-    ('400 MB/s, unlimited', 400, 0, ['--hybrid'], []),
-    ('post-copy, 100 MB/s, unlimited', 100, 0, ['--postcopy'], ['postcopy-ram']),
+    ('idle, unlimited line', 'rate=0', 0, [], []),
+    ('the same, several connections', 'rate=0', 0, ['--connections', '2'], MULTIFD),
+    ('the same, compressed', 'rate=0 ' + PAGES, 0, ['--compress', 'zstd'], ['multifd', 'zstd']),
+    ('100 MB/s, line 128 MiB/s', 'rate=100', LINE, [], []),
+    ('the same, one word of each page', 'rate=100 words=1', LINE, [], ['xbzrle']),
+    ('the same, memory that can be compressed', 'rate=100 ' + PAGES, LINE, [], ['multifd', 'zstd']),
+    ('400 MB/s, line 128 MiB/s', 'rate=400', LINE, [], []),
+    ('400 MB/s, unlimited', 'rate=400', 0, [], MULTIFD),
+    ('post-copy, idle, unlimited', 'rate=0', 0, ['--postcopy'], ['postcopy-ram']),
+    ('post-copy, 100 MB/s, unlimited', 'rate=100', 0, ['--postcopy'], ['postcopy-ram']),
+    ('post-copy, 400 MB/s, unlimited', 'rate=400', 0, ['--postcopy'], ['postcopy-ram']),
 ]
 LIMIT_S = 30
+QUIET = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
 
 
 class Pipe:
-    """A named pipe that a VMM writes the guest's bytes to; remembers when the first and the last came."""
+    """A named pipe that a VMM writes the guest's bytes to; remembers when they came."""
 
     def __init__(self, path):
-        self.path, self.first, self.last, self.count = path, None, None, 0
+        self.path = path
+        self.seen = []  # (when, ticks, steps of work) of each read
+        self.count = 0
         self.text = b''
         os.mkfifo(path)
         self.fd = os.open(path, os.O_RDWR)
@@ -51,16 +66,29 @@ class Pipe:
             now = time.monotonic()
             if self.stop:
                 break
-            self.first = self.first or now
-            self.last = now
-            self.count += len(data)
+            steps = data.count(b'w')
+            self.seen.append((now, len(data) - steps, steps))
+            self.count += len(data) - steps
             self.text = (self.text + data)[-200:]
+
+    def first(self):
+        return self.seen[0][0]
+
+    def last(self):
+        return self.seen[-1][0]
+
+    def rates(self, start, end):
+        """Ticks and steps of work a second in that time."""
+        inside = [s for s in self.seen if start < s[0] <= end]
+        took = max(end - start, 1e-9)
+        return sum(s[1] for s in inside) / took, sum(s[2] for s in inside) / took
 
     def close(self):
         self.stop = True
         os.write(self.fd, b'.')
         self.thread.join()
         os.close(self.fd)
+        os.unlink(self.path)
 
 
 def wait(what, condition, limit_s=60):
@@ -71,58 +99,91 @@ def wait(what, condition, limit_s=60):
         time.sleep(0.005)
 
 
-def walk(rate, words):
-    return f'set=256 fill=104 rate={rate} words={words}'
+def walk(guest):
+    return f'set=256 fill=104 work=1024 {guest}'
 
 
 def begin(pipe):
     """The guest has filled its memory, and has gone on for a while."""
     wait('the guest starts', lambda: pipe.count > 1500, 120)
+    time.sleep(0.3)
+
+
+def check(pipe):
+    if b'walker' in pipe.text:
+        raise RuntimeError(pipe.text.decode(errors='replace'))
 
 
 def result(here, there, start, end, sent):
+    """What the guest did after is measured once all has come, for a second from its first byte on."""
     wait('the guest goes on', lambda: there.count > 50)
-    if b'walker' in there.text:
-        raise RuntimeError(there.text.decode(errors='replace'))
-    return {'total_s': end - start, 'blackout_ms': (there.first - here.last) * 1e3, 'mb': sent / 1e6}
+    last, first = here.last(), there.first()
+    time.sleep(max(0, first + 1.05 - time.monotonic()))
+    check(there)
+    before = here.rates(start - 1, start)
+    during, after = here.rates(start, last), there.rates(first, first + 1)
+    return {'total_s': end - start, 'blackout_ms': (first - last) * 1e3, 'mb': sent / 1e6,
+            'work': 100 * during[1] / max(before[1], 1), 'ticks': 100 * after[0] / max(before[0], 1)}
 
 
-def ours(args, folder, rate, words, line, options):
-    trapeze = os.path.join(args.build, 'src/cmd/trapeze')
-    walker = os.path.join(args.build, 'guest/payload/walker64')
-    here, there = Pipe(f'{folder}/here'), Pipe(f'{folder}/there')
-    env = [dict(os.environ, TRAPEZE_ROOT=f'{folder}/{n}') for n in 'ab']
-    place = f'unix:{folder}/in'
-    quiet = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-    receiver = subprocess.Popen([trapeze, 'receive', '--debug-console', f'0xe9,file={there.path}', place], env=env[1], **quiet)
-    try:
-        subprocess.run([trapeze, 'run', '-d', '--name', 'g', '--accel', 'bt', '-k', walker, '-a', walk(rate, words), '-m', '1G',
-                        '--net', 'none', '--serial', 'null', '--no-reboot', '--debug-console', f'0xe9,file={here.path}',
-                        '--debug-exit', '0xf4'], env=env[0], check=True, **quiet)
-        begin(here)
+class Trapeze:
+    """A host: a folder for records, and who receives."""
+
+    def __init__(self, args, folder, name):
+        self.binary = os.path.join(args.build, 'src/cmd/trapeze')
+        self.folder = f'{folder}/{name}'
+        os.mkdir(self.folder)
+        self.env = dict(os.environ, TRAPEZE_ROOT=f'{self.folder}/root')
+        self.place = f'unix:{self.folder}/in'
+        self.pipe = Pipe(f'{self.folder}/debug')
+        self.receiver = subprocess.Popen(
+            [self.binary, 'receive', '--debug-console', f'0xe9,file={self.pipe.path}', self.place], env=self.env, **QUIET)
+
+    def start(self, args, guest):
+        walker = os.path.join(args.build, 'guest/payload/walker64')
+        subprocess.run([self.binary, 'run', '-d', '--name', 'g', '--accel', 'bt', '-k', walker, '-a', walk(guest), '-m', '1G',
+                        '--net', 'none', '--serial', 'null', '--no-reboot', '--debug-console', f'0xe9,file={self.pipe.path}',
+                        '--debug-exit', '0xf4'], env=self.env, check=True, **QUIET)
+        begin(self.pipe)
+
+    def migrate(self, there, line, options):
         more = ['--bandwidth', f'{line // 1048576}M'] if line else []
         start = time.monotonic()
-        run = subprocess.run([trapeze, 'migrate', '--format', 'json', *options, *more, 'g', place], env=env[0],
+        run = subprocess.run([self.binary, 'migrate', '--format', 'json', *options, *more, 'g', there.place], env=self.env,
                              stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=2 * LIMIT_S, check=False)
         end = time.monotonic()
         if run.returncode:
             raise RuntimeError(run.stderr)
         summary = json.loads(run.stdout.splitlines()[-1])
-        return result(here, there, start, start + summary['elapsed_ns'] / 1e9 if end > start else end, summary['sent_bytes'])
+        if os.environ.get('BENCH_VERBOSE'):
+            print(f'  {summary}', file=sys.stderr)
+        return start, min(end, start + summary['elapsed_ns'] / 1e9), summary['sent_bytes']
+
+    def close(self):
+        self.receiver.kill()
+        self.receiver.wait()
+        subprocess.run([self.binary, 'rm', '-f', 'g'], env=self.env, check=False, **QUIET)
+        self.pipe.close()
+
+
+def ours(args, folder, guest, line, options):
+    hosts = []
+    try:
+        hosts = [Trapeze(args, folder, 'a'), Trapeze(args, folder, 'b')]
+        here, there = hosts
+        here.start(args, guest)
+        start, end, sent = here.migrate(there, line, options)
+        return result(here.pipe, there.pipe, start, end, sent)
     finally:
-        receiver.kill()
-        receiver.wait()
-        for e in env:
-            subprocess.run([trapeze, 'rm', '-f', 'g'], env=e, check=False, **quiet)
-        here.close()
-        there.close()
+        for host in hosts:
+            host.close()
 
 
 class Qmp:
     def __init__(self, path):
         self.socket = socket.socket(socket.AF_UNIX)
         wait('QEMU listens', lambda: os.path.exists(path))
-        self.socket.connect(path)
+        wait('QEMU answers', lambda: self.socket.connect_ex(path) in (0, errno.EISCONN))
         self.file = self.socket.makefile('rw')
         self.file.readline()
         self.do('qmp_capabilities')
@@ -138,27 +199,38 @@ class Qmp:
                 return answer['return']
 
 
-def qemu_start(args, folder, name, pipe, more):
+def qemu_start(args, folder, name, pipe, line, *more):
     walker = os.path.join(args.build, 'guest/payload/walker64')
-    command = [QEMU, '-accel', 'tcg', '-cpu', 'max', '-m', '1024', '-display', 'none', '-nodefaults', '-no-reboot', '-kernel', walker,
-               '-append', more.pop(0), '-chardev', f'file,id=d,path={pipe.path}', '-device', 'isa-debugcon,iobase=0xe9,chardev=d',
+    command = [args.qemu, '-accel', 'tcg', '-cpu', 'max', '-m', '1024', '-display', 'none', '-nodefaults', '-no-reboot', '-kernel',
+               walker, '-append', line, '-chardev', f'file,id=d,path={pipe.path}', '-device', 'isa-debugcon,iobase=0xe9,chardev=d',
                '-device', 'isa-debug-exit,iobase=0xf4,iosize=4', '-qmp', f'unix:{folder}/{name}.qmp,server=on,wait=off', *more]
-    return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    return subprocess.Popen(command, **QUIET)
 
 
-def rival(args, folder, rate, words, line, capabilities):
-    here, there = Pipe(f'{folder}/here'), Pipe(f'{folder}/there')
-    line_of = walk(rate, words)
-    source = qemu_start(args, folder, 'a', here, [line_of])
-    target = qemu_start(args, folder, 'b', there, [line_of, '-incoming', f'unix:{folder}/in'])
-    try:
-        a, b = Qmp(f'{folder}/a.qmp'), Qmp(f'{folder}/b.qmp')
+def qemu_prepare(a, b, line, capabilities):
+    parameters = {'max-bandwidth': line or 1 << 40, 'downtime-limit': 300}
+    if 'xbzrle' in capabilities:
+        parameters['xbzrle-cache-size'] = 512 << 20
+    if 'multifd' in capabilities:
+        parameters['multifd-channels'] = 2
+    if 'zstd' in capabilities:
+        parameters['multifd-compression'] = 'zstd'
+    for q in (a, b):
         for name in capabilities:
-            for q in (a, b):
+            if name != 'zstd':
                 q.do('migrate-set-capabilities', capabilities=[{'capability': name, 'state': True}])
-        a.do('migrate-set-parameters', **{'max-bandwidth': line or 1 << 40, 'downtime-limit': 300})
-        if 'xbzrle' in capabilities:
-            a.do('migrate-set-parameters', **{'xbzrle-cache-size': 512 << 20})
+        q.do('migrate-set-parameters', **parameters)
+
+
+def rival(args, folder, guest, line, capabilities):
+    here, there = Pipe(f'{folder}/here'), Pipe(f'{folder}/there')
+    processes = []
+    try:
+        processes.append(qemu_start(args, folder, 'a', here, walk(guest)))
+        processes.append(qemu_start(args, folder, 'b', there, walk(guest), '-incoming', 'defer'))
+        a, b = Qmp(f'{folder}/a.qmp'), Qmp(f'{folder}/b.qmp')
+        qemu_prepare(a, b, line, capabilities)
+        b.do('migrate-incoming', uri=f'unix:{folder}/in')
         begin(here)
         start = time.monotonic()
         a.do('migrate', uri=f'unix:{folder}/in')
@@ -174,15 +246,15 @@ def rival(args, folder, rate, words, line, capabilities):
             raise RuntimeError(state.get('error-desc', 'failed'))
         return result(here, there, start, end, state['ram']['transferred'])
     finally:
-        for process in (source, target):
+        for process in processes:
             process.kill()
             process.wait()
         here.close()
         there.close()
 
 
-def once(fn, *args):
-    folder = tempfile.mkdtemp(prefix='trapeze-bench-')
+def in_folder(fn, *args):
+    folder = tempfile.mkdtemp(prefix='trapeze-bench-migrate-')
     try:
         return fn(args[0], folder, *args[1:])
     except (RuntimeError, TimeoutError, OSError, ValueError, subprocess.SubprocessError) as wrong:
@@ -195,10 +267,89 @@ def once(fn, *args):
 def cell(rounds):
     good = [r for r in rounds if r and 'wrong' not in r]
     if not good:
-        return next((r['wrong'] for r in rounds if r), f'no end in {LIMIT_S} s')
-    total, dark, sent = (statistics.median(r[k] for r in good) for k in ('total_s', 'blackout_ms', 'mb'))
+        return next((r['wrong'] for r in rounds if r), f'no end in {LIMIT_S} s') + ' | |'
+    total, dark, sent, work, ticks = (
+        statistics.median(r[k] for r in good) for k in ('total_s', 'blackout_ms', 'mb', 'work', 'ticks'))
     lost = f' ({len(rounds) - len(good)} of {len(rounds)} failed or without end)' if len(good) < len(rounds) else ''
-    return f'{total:.2f} s / {dark:.0f} ms / {sent:.0f} MB{lost}'
+    worst = max(r['blackout_ms'] for r in good)
+    return f'{total:.2f} s / {dark:.0f} (worst {worst:.0f}) ms / {sent:.0f} MB{lost} | {work:.0f} % | {ticks:.0f} %'
+
+
+def how(options):
+    return ' '.join(options) or 'defaults'
+
+
+def table(args, title):
+    """One line for each case: QEMU's rounds and ours, in turns."""
+    rows = [f'| {title}: case | QEMU: options | total / blackout / sent | work | ticks | Trapeze: options | total / blackout / sent '
+            '| work | ticks |', '|---|---|---|--:|--:|---|---|--:|--:|']
+    print('\n'.join(rows), flush=True)
+    for name, guest, line, mine, theirs in CASES:
+        if args.only and not re.search(args.only, name):
+            continue
+        results = {'q': [], 't': []}
+        for _ in range(1 if args.quick else args.rounds):
+            if args.qemu and not args.quick:
+                results['q'].append(in_folder(rival, args, guest, line, theirs))
+            results['t'].append(in_folder(ours, args, guest, line, mine))
+        other = cell(results['q']) if results['q'] else '- | |'
+        rows.append(f'| {name} | {how(theirs)} | {other} | {how(mine)} | {cell(results["t"])} |')
+        print(rows[-1], flush=True)
+    return rows
+
+
+def moves(args, folder):
+    """There and back: wrong or lost bytes, and the blackouts."""
+    hosts, dark, done = [], [], 0
+    try:
+        hosts = [Trapeze(args, folder, 'a'), Trapeze(args, folder, 'b')]
+        hosts[0].start(args, 'rate=100')
+        for done in range(args.moves):
+            here, there = hosts[done % 2].pipe, hosts[(done + 1) % 2].pipe
+            there.seen.clear()
+            count = there.count
+            hosts[done % 2].migrate(hosts[(done + 1) % 2], 0, [])
+            wait('the guest goes on', lambda p=there, c=count: p.count > c + 200)
+            check(there)
+            dark.append((there.first() - here.last()) * 1e3)
+            subprocess.run([hosts[done % 2].binary, 'rm', 'g'], env=hosts[done % 2].env, check=False, **QUIET)
+        return (f'{args.moves} migrations there and back at 100 MB/s, unlimited line, defaults: none with a wrong byte; blackout '
+                f'median {statistics.median(dark):.1f} ms, worst {max(dark):.1f} ms.')
+    except (RuntimeError, TimeoutError) as wrong:
+        return f'migration {done + 1} of {args.moves} failed: {wrong}'
+    finally:
+        for host in hosts:
+            host.close()
+
+
+def machine():
+    with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
+        model = next((line.split(':')[1].strip() for line in f if line.startswith('model name')), 'unknown')
+    return f'{model}, {os.cpu_count()} processors, Linux {platform.release()}'
+
+
+def document(args, tables, line):
+    version = subprocess.run([args.qemu, '--version'], capture_output=True, text=True, check=False).stdout.split('\n')[0] \
+        if args.qemu else 'not installed'
+    command = ' '.join(['bench/migrate.py'] + [re.sub(r'.*/(?=qemu-system)', '', a) for a in sys.argv[1:]])
+    return '\n'.join([
+        '# Migration beside QEMU', '',
+        f'{datetime.date.today()}, {machine()}. Rival: {version} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}.', '',
+        f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
+        *(text for rows in tables for text in rows + ['']), line, '',
+        'A 1 GiB guest with 360 MiB of contents; 256 MiB of it are rewritten at the rate in the first column. Blackout: from the last '
+        'byte of the source\'s guest to the first of the destination\'s, one a millisecond, stamped by the host. Work: what it '
+        'calculated while it was copied. Ticks: of its milliseconds in the second after the hand-over. Both in percent of the '
+        'second before. Both hosts and the guest share the processors of one machine.', ''])
+
+
+def busy():
+    """A neighbour that wants a processor for itself."""
+    return subprocess.Popen([sys.executable, '-c', 'while True: pass'], stdin=subprocess.DEVNULL)
+
+
+def interrupted(_number, _frame):
+    sys.exit(1)  # through every finally
 
 
 def main():
@@ -206,25 +357,27 @@ def main():
     options.add_argument('--build', default='build')
     options.add_argument('--rounds', type=int, default=3)
     options.add_argument('--quick', action='store_true', help='one round, ours only')
-    options.add_argument('--out', help='write the table there, too')
+    options.add_argument('--only', metavar='REGEX', help='cases whose name matches')
+    options.add_argument('--busy', action='store_true', help='all of it once more beside a busy process')
+    options.add_argument('--moves', type=int, default=0, metavar='N', help='also migrate N times, there and back')
+    options.add_argument('--qemu', default=shutil.which('qemu-system-x86_64'), metavar='PROGRAM')
+    options.add_argument('--out', help='write the tables there, too')
     args, _ = options.parse_known_args()
-    version = subprocess.run([QEMU, '--version'], capture_output=True, text=True, check=False).stdout.split('\n')[0] if QEMU else ''
-    rows = [f'| case | {version or "QEMU is not installed"} | trapeze |', '|---|---|---|']
-    for name, rate, line, mine, theirs in CASES:
-        words = 1 if 'one word' in name else 512
-        results = {'q': [], 't': []}
-        for _ in range(1 if args.quick else args.rounds):
-            if QEMU and theirs is not None and not args.quick:
-                results['q'].append(once(rival, args, rate, words, line, theirs))
-            results['t'].append(once(ours, args, rate, words, line, mine))
-        other = cell(results['q']) if results['q'] else '-'
-        rows.append(f'| {name} | {other} | {cell(results["t"])} |')
-        print(rows[-1], flush=True)
-    text = '\n'.join(rows) + f'\n\nTotal / blackout / sent, medians; load of the host {os.getloadavg()[0]:.1f}.\n'
-    print(text)
+    signal.signal(signal.SIGTERM, interrupted)
+    signal.signal(signal.SIGHUP, interrupted)
+    tables = [table(args, 'idle host')]
+    if args.busy:
+        neighbour = busy()
+        try:
+            tables.append(table(args, 'busy host'))
+        finally:
+            neighbour.kill()
+            neighbour.wait()
+    line = in_folder(moves, args) if args.moves else ''
+    print(line)
     if args.out:
         with open(args.out, 'w', encoding='utf-8') as f:
-            f.write(text)
+            f.write(document(args, tables, line))
 
 
 if __name__ == '__main__':

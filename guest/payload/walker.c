@@ -3,7 +3,9 @@
  * checks each page before, and writes a byte to the debug port every millisecond, which counts from '@' to '_' and
  * again. Whoever stamps those bytes sees how long the guest was dark, and whether it lost or repeated any of its life.
  *
- * Command line: set=MiB fill=MiB rate=MiB/s words=N (of each page that change; 512: all) seconds=N (then it ends with success).
+ * Command line: set=MiB fill=MiB rate=MiB/s words=N (of each page that change; 512: all) same=N (words in a row, so that memory
+ * can be compressed) work=N (between pages it calculates, and writes a 'w' after every N steps) seconds=N (then it ends with
+ * success).
  * A wrong byte or a clock that goes back ends it through the exit port, with a message.
  */
 #include "payload.h"
@@ -25,9 +27,10 @@ static u32 inl(u16 port)
 }
 
 struct walk {
-    u64 set_pages, fill_pages, rate, words, seconds;
+    u64 set_pages, fill_pages, rate, words, same, work, seconds;
     u64 page, generation; /* the next one to be rewritten, for the how manieth time */
     u64 fill_at;
+    u64 steps, result; /* of its own work */
 };
 
 static u64 argument(const char *line, const char *name, u64 otherwise)
@@ -59,7 +62,7 @@ static u64 word_of(const struct walk *w, u64 page, u64 generation, u64 i)
 {
     u64 base = mix(page * 0x100000001b3ull + (i < w->words ? generation : 0) + 1);
 
-    return base + i * 0xff51afd7ed558ccdull;
+    return base + (i & ~(w->same - 1)) * 0xff51afd7ed558ccdull;
 }
 
 static _Noreturn void fail(const char *what, u64 page, u64 i, u64 found)
@@ -114,6 +117,15 @@ static void step(struct walk *w)
     }
 }
 
+/* What it would do if nobody measured anything. */
+static void work(struct walk *w)
+{
+    for (u64 i = 0; i < 64; i++)
+        w->result = mix(w->result + i);
+    if (++w->steps % w->work == 0)
+        outb(PORT_DEBUG, 'w');
+}
+
 static void walk(struct walk *w, u64 hz)
 {
     u64 start = rdtsc(), last = start, tick = start, ticks = 0, pages = 0;
@@ -131,8 +143,11 @@ static void walk(struct walk *w, u64 hz)
         }
         if (w->seconds && now - start > w->seconds * hz)
             break;
-        if (!w->rate || now < due)
+        if (!w->rate || now < due) {
+            if (w->work)
+                work(w);
             continue;
+        }
         step(w);
         pages++;
         /* Time in which it stood still is not made up for. */
@@ -150,6 +165,8 @@ void payload_main(void)
                      .fill_pages = argument(line, "fill", 4) * 256,
                      .rate = argument(line, "rate", 20),
                      .words = argument(line, "words", WORDS),
+                     .same = argument(line, "same", 1), /* a power of two */
+                     .work = argument(line, "work", 0),
                      .seconds = argument(line, "seconds", 0)};
 
     for (u64 page = 0; page < w.set_pages + w.fill_pages; page++)
