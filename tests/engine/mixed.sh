@@ -2,21 +2,24 @@
 # Mixed use for as long as one likes: workers pick at random from what people do with Docker, containerd and
 # Podman, all with trapeze-oci, all at once. Every step says what it expects.
 #
-# usage: tests/engine/mixed.sh [--install] [--minutes 5] [--workers 3] [--image TAR] [--seed N]
-#        --image: a root file system of a real distribution (`mmdebstrap --variant=minbase bookworm x.tar`)
+# usage: tests/engine/mixed.sh [--install] [--minutes 5] [--workers 3] [--pause 0] [--image TAR] [--seed N]
+#        --image: a root file system of a real distribution, best with servers that people run:
+#                 mmdebstrap --variant=minbase --include=nginx-light,redis-server,postgresql,python3 bookworm x.tar
+#        --pause: seconds between a worker's steps
 #
 # Prints a line per failure with the command and its output, then how often each step ran. At the end nothing may
 # be left: no container process, cgroup, state or mount. Exit status 0: all went well; 77: packages are missing.
 . "$(dirname "$0")/engine.sh"
-MINUTES=5 WORKERS=3 IMAGE='' SEED=$$
+MINUTES=5 WORKERS=3 PAUSE=0 IMAGE='' SEED=$$
 while [ $# -gt 0 ]; do
     case $1 in
     --install) INSTALL=yes ;;
     --minutes) MINUTES=$2; shift ;;
     --workers) WORKERS=$2; shift ;;
+    --pause) PAUSE=$2; shift ;;
     --image) IMAGE=$(realpath "$2"); shift ;;
     --seed) SEED=$2; shift ;;
-    *) sed -n '2,9s/^# \?//p' "$0"; exit 2 ;;
+    *) sed -n '2,11s/^# \?//p' "$0"; exit 2 ;;
     esac
     shift
 done
@@ -192,6 +195,83 @@ podman_build() {
     p rmi -f "$N" || die rmi
 }
 
+# --- what people run in them ----------------------------------------------------------------------------------------
+
+# with PROGRAM: a step that needs it passes at once where no image was given that has it.
+with() { grep -q "/$1\$" "$WORK/programs" || exit 0; }
+of() { d run --rm --net "container:$N" bb "$@"; } # beside $N: its network, an image with wget and nc
+
+docker_nginx() {
+    with nginx
+    d volume create "$N" >/dev/null && d run --rm --net none -v "$N:/www" bb sh -c 'echo page >/www/index.html; head -c 3000000 /dev/urandom >/www/big' || die volume
+    d run -d --name "$N" --net none -v "$N:/var/www/html:ro" --restart on-failure deb nginx -g 'daemon off;' >/dev/null || die nginx
+    soon of wget -qO- http://127.0.0.1/
+    is page of wget -qO- http://127.0.0.1/
+    is 3000000 of sh -c 'wget -qO- http://127.0.0.1/big | wc -c'
+    d exec "$N" nginx -s reload || die reload
+    d kill -s HUP "$N" && d pause "$N" && d unpause "$N" || die signals
+    is page of wget -qO- http://127.0.0.1/
+    has '"GET / HTTP' d exec "$N" cat /var/log/nginx/access.log
+    is 0 sh -c "${D[*]} stop -t 20 $N >/dev/null; ${D[*]} wait $N"
+    d rm "$N" >/dev/null && d volume rm "$N" >/dev/null || die rm
+}
+docker_redis() {
+    with redis-server
+    d run -d --name "$N" --net none -m 60m --pids-limit 50 deb redis-server --dir /tmp --appendonly yes >/dev/null || die redis
+    soon sh -c "${D[*]} exec $N redis-cli ping | grep PONG"
+    is OK d exec "$N" redis-cli set key "$N"
+    d exec "$N" redis-benchmark -q -n 2000 -c 10 -t set,lpush || die benchmark
+    soon sh -c "${D[*]} exec $N redis-cli bgrewriteaof | grep Background" # a fork
+    d restart -t 20 "$N" >/dev/null || die restart
+    soon sh -c "${D[*]} exec $N redis-cli get key | grep $N"
+    d kill "$N" >/dev/null && d start "$N" >/dev/null || die 'kill, start'
+    soon sh -c "${D[*]} exec $N redis-cli get key | grep $N"
+    d rm -f "$N" >/dev/null || die rm
+}
+docker_postgres() {
+    with pgbench
+    d run -d --name "$N" --net none --shm-size 100m -u postgres -e PGHOST=/tmp -e PATH=/usr/lib/postgresql/15/bin:/usr/bin:/bin deb \
+        sh -c 'test -d /tmp/pg || initdb -N /tmp/pg >/dev/null; exec postgres -D /tmp/pg -k /tmp' >/dev/null || die postgres
+    (soon d exec "$N" pg_isready -q) || soon d exec "$N" pg_isready -q # initdb takes its time on a busy machine
+    d exec "$N" pgbench -q -i -s 2 postgres || die 'pgbench -i'
+    d exec "$N" pgbench -c 4 -t 100 postgres || die pgbench
+    has 200000 d exec "$N" psql -c 'select count(*) from pgbench_accounts' postgres
+    d kill "$N" >/dev/null && d start "$N" >/dev/null || die 'kill, start' # it recovers
+    soon sh -c "${D[*]} exec $N psql -c 'select count(*) from pgbench_accounts' postgres | grep 200000"
+    d rm -f "$N" >/dev/null || die rm
+}
+docker_python() {
+    with python3
+    is 4950 d run --rm --net none --read-only --tmpfs /tmp -u 1000 deb python3 -c 'import multiprocessing as m
+def f(n): return sum(range(n))
+if __name__ == "__main__":
+    with m.Pool(4) as p: print(p.map(f, [10, 100])[1])'
+}
+docker_dpkg() { # a package manager's work: maintainer scripts, renames, fsync
+    with dpkg
+    has install d run --rm --net none deb sh -c 'dpkg --purge --force-all tzdata >/dev/null 2>&1; dpkg-query -W | wc -l; dpkg -V; echo install'
+}
+podman_redis() {
+    with redis-server
+    p pod create --name "$N" --network none --infra-image bb --infra-command 'sleep 100000' >/dev/null || die 'pod create'
+    p run -d --pod "$N" --name "$N-a" deb redis-server --save '' >/dev/null || die redis
+    soon sh -c "${P[*]} run --rm --pod $N deb redis-cli ping | grep PONG"
+    is OK p run --rm --pod "$N" deb redis-cli set key "$N"
+    p pause "$N-a" && p unpause "$N-a" || die pause
+    is "$N" p exec "$N-a" redis-cli get key
+    p pod rm -f -t 0 "$N" || die 'pod rm'
+}
+served_by_ctr() { c task exec --exec-id "e$RANDOM" "$N" bash -c 'exec 3<>/dev/tcp/127.0.0.1/80; printf "GET / HTTP/1.0\r\n\r\n" >&3; cat <&3' | grep '200 OK'; }
+ctr_nginx() {
+    with nginx
+    c run -d --runc-binary "$OCI" docker.io/test/deb:1 "$N" nginx -g 'daemon off;' || die run
+    soon served_by_ctr
+    c task kill -s QUIT "$N" || die kill
+    soon sh -c "${C[*]} task ls | grep -E '$N .*STOPPED'"
+    c task rm "$N" >/dev/null
+    c c rm "$N" || die rm
+}
+
 # --- the machine ---------------------------------------------------------------------------------------------------------
 
 STEPS=$(declare -F | awk '$3 ~ /^(docker|ctr|podman)_/ { print $3 }')
@@ -219,11 +299,11 @@ start_engines() {
 load_images() {
     d import "$WORK/image.tar" bb && p import "$WORK/image.tar" bb || return
     if [ -n "$IMAGE" ]; then
-        d import "$IMAGE" deb && p import "$IMAGE" deb || return
+        d import "$IMAGE" deb && p import "$IMAGE" deb && tar -tf "$IMAGE" >"$WORK/programs" || return
+        d tag deb test/deb:1 && d save test/deb:1 | c image import - || return
     fi
     d tag bb "$CTR_IMAGE" && d save "$CTR_IMAGE" -o "$WORK/save.tar" && c image import "$WORK/save.tar" || return
-    CTR_IMAGE=$(c image ls -q | head -n 1)
-    echo "$CTR_IMAGE" >"$WORK/ctr-image"
+    c image ls -q | grep /bb >"$WORK/ctr-image"
 }
 
 worker() {
@@ -243,10 +323,18 @@ worker() {
         else
             echo "$step" >>"$WORK/failed"
             { echo "not ok - $step ($(date +%T), $N)"; sed 's/^/# /' "$W/out"; } >>"$WORK/failures"
-            cat "$WORK/failures" | tail -n 20
+            tail -n 20 "$WORK/failures"
             d rm -f "$N" "$N-a"; p pod rm -f -t 0 "$N"; p rm -f -t 0 "$N"
         fi >&2
+        sleep "$PAUSE"
     done
+}
+
+# What the host has of everything, for whoever reads the log; others use the host as well, so nothing is judged by it.
+host() {
+    echo "# $1: $(wc -l </proc/self/mountinfo) mounts, $(find /sys/fs/cgroup -type d | wc -l) cgroups, $(ls /proc | grep -c "^[0-9]") processes," \
+        "$(ip -o link | wc -l) links, $(awk '/^(MemFree|Cached|Buffers|Slab):/ { m[$1] = int($2 / 1024) }
+        END { print m["MemFree:"] + m["Cached:"] + m["Buffers:"] " MB free or cache, " m["Slab:"] " MB slab" }' /proc/meminfo)"
 }
 
 nothing_left() {
@@ -259,15 +347,20 @@ nothing_left() {
     return 0
 }
 
+: >"$WORK/programs"
+host 'before the engines'
 start_engines
+host 'with the engines and images'
 CTR_IMAGE=$(cat "$WORK/ctr-image")
 END=$((SECONDS + MINUTES * 60))
 : >"$WORK/passed" >"$WORK/failed"
 echo "# seed $SEED, $WORKERS workers, $MINUTES minutes"
 workers=()
+trap 'kill "${workers[@]}"; wait "${workers[@]}"; exit 130' INT TERM
 for id in $(seq "$WORKERS"); do worker "$id" & workers+=($!); done
 wait "${workers[@]}"
 sort "$WORK/passed" | uniq -c | sed 's/^/# passed /'
 ok 'every step did what it should' sh -c "sort '$WORK/failed' | uniq -c; test ! -s '$WORK/failed'"
 clean
+host 'containers removed'
 ok 'nothing is left' eventually 30 nothing_left
