@@ -16,8 +16,9 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
-#include <sys/un.h>
 #include <unistd.h>
+
+#include "container/create.h"
 
 struct word {
     const char *name;
@@ -110,8 +111,9 @@ static int parse_action(json_t *obj, const char *key, const char *errno_key, u32
     u64 code = EPERM;
     u32 action = 0;
 
-    if (json_str(obj, key, &name, err) < 0 || json_u64(obj, errno_key, 0xffff, &code, err) < 0 ||
-        lookup(actions, ARRAY_LEN(actions), name, "action", &action, err) < 0)
+    if (json_str(obj, key, &name, err) < 0 || json_u64(obj, errno_key, 0xffff, &code, err) < 0)
+        return err_wrap(err, "seccomp");
+    if (lookup(actions, ARRAY_LEN(actions), name, "action", &action, err) < 0)
         return -err->code;
     if (action == SCMP_ACT_ERRNO(0) || action == SCMP_ACT_TRACE(0))
         action |= (u32)code;
@@ -199,15 +201,17 @@ static int add_archs(scmp_filter_ctx ctx, json_t *seccomp, struct err *err)
     if (json_arr(seccomp, "architectures", &arr, err) < 0)
         return -err->code;
     for (size_t i = 0; i < json_len(arr); i++) {
+        const char *name = json_object_get_string(json_at(arr, i));
         u32 arch = 0;
         int rc;
 
-        if (lookup(archs, ARRAY_LEN(archs), json_object_get_string(json_at(arr, i)), "architecture",
-                   &arch, err) < 0)
+        if (lookup(archs, ARRAY_LEN(archs), name, "architecture", &arch, err) < 0)
             return -err->code;
         rc = seccomp_arch_add(ctx, arch);
+        if (rc == -EDOM)
+            return err_set(err, EDOM, "seccomp: %s has another byte order than this machine", name);
         if (rc < 0 && rc != -EEXIST)
-            return err_sys(err, -rc, "seccomp: architecture");
+            return err_sys(err, -rc, "seccomp: architecture %s", name);
     }
     return 0;
 }
@@ -324,8 +328,7 @@ int seccomp_install(const struct seccomp_prog *prog, int *ret_listener, struct e
 int seccomp_send_listener(const struct seccomp_prog *prog, json_t *state, int pid, int listener,
                           struct err *err)
 {
-    auto_close int sock = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    struct sockaddr_un addr = {.sun_family = AF_UNIX};
+    auto_close int sock = create_connect(prog->listener_path, err);
     json_t *o = json_object_new_object(), *fds = json_object_new_array();
     union {
         struct cmsghdr head;
@@ -349,11 +352,9 @@ int seccomp_send_listener(const struct seccomp_prog *prog, json_t *state, int pi
     iov.iov_base = (char *)json_object_to_json_string_ext(o, JSON_C_TO_STRING_PLAIN);
     iov.iov_len = strlen(iov.iov_base);
     memcpy(CMSG_DATA(&control.head), &listener, sizeof(int));
-    snprintf(addr.sun_path, sizeof(addr.sun_path), "%s", prog->listener_path);
-    rc = sock < 0 || connect(sock, (struct sockaddr *)&addr, sizeof(addr)) < 0 ||
-                 sendmsg(sock, &mh, MSG_NOSIGNAL) < 0
-             ? err_sys(err, errno, "send the seccomp listener to %s", prog->listener_path)
-             : 0;
+    rc = sock < 0 || sendmsg(sock, &mh, MSG_NOSIGNAL) >= 0
+             ? 0
+             : err_sys(err, errno, "send to %s", prog->listener_path);
     json_object_put(o);
-    return rc;
+    return sock < 0 || rc < 0 ? err_wrap(err, "seccomp listener") : 0;
 }
