@@ -138,7 +138,7 @@ int create_load(struct creation *c, struct runtime *rt, const struct create_opts
 
     c->rt = rt;
     c->opts = opts;
-    c->sync = c->pid = c->master = -1;
+    c->netns = c->sync = c->pid = c->master = -1;
     c->state.dirfd = -1;
     c->init = (struct init){.root_tree = -1,
                             .procfd = -1,
@@ -287,6 +287,7 @@ static int spawn(struct creation *c, struct err *err)
     }
     if (c->pid < 0)
         return err_sys(err, errno, "clone");
+    c->spawned = true;
     close(c->init.sync);
     c->init.sync = -1;
     return 0;
@@ -345,7 +346,7 @@ static int run_hooks(struct creation *c, struct err *err)
     int rc;
 
     c->state.pid = c->pid;
-    if (netdev_move(&c->spec, c->pid, err) < 0)
+    if (netdev_move(&c->spec, c->pid, &c->netns, err) < 0)
         return -err->code;
     state = state_to_json(&c->state, STATUS_CREATING);
     rc = hook_run(&c->spec, HOOK_PRESTART, state, err);
@@ -473,6 +474,7 @@ void create_undo(struct creation *c)
 {
     struct err err = ERR_INIT;
 
+    netdev_return(&c->spec, c->netns);
     if (c->pid > 0) {
         kill(c->pid, SIGKILL);
         while (waitpid(c->pid, NULL, 0) < 0 && errno == EINTR)
@@ -493,11 +495,19 @@ void create_undo(struct creation *c)
         report(REPORT_WARN, "%s", err.msg);
     if (c->opts->pid_file)
         unlink(c->opts->pid_file);
+    /* runtime.md, lifecycle: a failure goes on at step 12, and 13 are these. */
+    if (c->spawned) {
+        json_t *state = state_to_json(&c->state, STATUS_STOPPED);
+
+        hook_run_all(&c->spec, HOOK_POSTSTOP, state);
+        json_object_put(state);
+    }
 }
 
 void create_fini(struct creation *c)
 {
-    int *fds[] = {&c->sync, &c->master, &c->init.listen, &c->init.console, &c->init.procfd};
+    int *fds[] = {&c->netns,       &c->sync,         &c->master,
+                  &c->init.listen, &c->init.console, &c->init.procfd};
 
     for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
         if (*fds[i] >= 0)

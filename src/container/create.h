@@ -18,11 +18,13 @@ struct creation {
     struct state state;
     struct init init;
     struct seccomp_prog seccomp;
+    int netns;  /* of init, while network devices of ours are in it; -1 */
     int sync;   /* the runtime's end */
     int pid;    /* of init, or of the stage before it; -1 */
     int master; /* for `run` with a terminal and no console socket: where the master arrives; -1 */
     bool made_cgroups;
-    bool in_v2; /* init was cloned into its v2 group */
+    bool spawned; /* there was an init, so hooks may have been called, and poststop hooks are due */
+    bool in_v2;   /* init was cloned into its v2 group */
 };
 
 /* Reads the bundle and makes the state directory; nothing else exists yet. */
@@ -53,6 +55,8 @@ int start_listen(int sock, const struct seccomp_prog *prog, json_t *state, int p
                  struct err *err);
 /* delete.c: cgroups, resctrl group, state directory, poststop hooks. The process is gone already. */
 int delete_leftovers(struct state *st, struct err *err);
+/* delete.c: kills the container's init and waits until it is gone. No error when it is gone already. */
+int delete_kill_init(struct state *st, struct err *err);
 /* foreground.c: stays with the container's process, passing signals and terminal; its exit status. */
 int foreground_wait(int pid, int master_socket, bool subreaper, struct err *err);
 /* engine.c: writes a pid atomically into a file anywhere. */

@@ -55,7 +55,7 @@ static int wait_gone(int pidfd, int timeout_ms)
     return rc > 0 ? 0 : -ETIMEDOUT;
 }
 
-static int kill_init(struct state *st, struct err *err)
+int delete_kill_init(struct state *st, struct err *err)
 {
     auto_close int pidfd = state_pidfd(st);
 
@@ -91,9 +91,9 @@ static int delete_one(struct runtime *rt, const char *id, bool force, struct err
     } else if (rc == 0) {
         status = state_status(&st);
         if (force)
-            rc = kill_init(&st, err);
+            rc = delete_kill_init(&st, err);
         else if (status == STATUS_CREATED)
-            rc = kill_init(&st, err);
+            rc = delete_kill_init(&st, err);
         else if (status != STATUS_STOPPED && !(status == STATUS_RUNNING && is_ending(&st)))
             rc = err_set(err, EBUSY, "cannot delete container %s that is not stopped: %s", id,
                          status_name(status));

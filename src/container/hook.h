@@ -6,7 +6,7 @@
 
 /* Runs the hooks of one kind in order, each with the state on its standard input; stops at a failure. */
 int hook_run(const struct spec *s, enum hook_kind kind, json_t *state, struct err *err);
-/* As hook_run, but a failure only warns and the rest still run: poststart's and poststop's rule. */
+/* As hook_run, but a failure only warns and the rest still run: poststop's rule. */
 void hook_run_all(const struct spec *s, enum hook_kind kind, json_t *state);
 
 #endif

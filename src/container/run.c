@@ -80,15 +80,17 @@ int verb_create(struct runtime *rt, int argc, char **argv, struct err *err)
     return rc;
 }
 
-static void run_poststart(struct creation *c)
+static int run_poststart(struct creation *c, struct err *err)
 {
     json_t *state;
+    int rc;
 
     if (!c->spec.hooks[HOOK_POSTSTART].n)
-        return;
+        return 0;
     state = state_to_json(&c->state, STATUS_RUNNING);
-    hook_run_all(&c->spec, HOOK_POSTSTART, state);
+    rc = hook_run(&c->spec, HOOK_POSTSTART, state, err);
     json_object_put(state);
+    return rc;
 }
 
 /* In the foreground we have other things to wait for, so a child of ours waits for readiness. */
@@ -136,12 +138,11 @@ int verb_run(struct runtime *rt, int argc, char **argv, struct err *err)
         rc = create_container(&c, err);
     if (rc == 0)
         notify = notify_open(&c.state);
-    if (rc == 0 && create_release(&c, err) < 0) {
+    if (rc == 0 && (create_release(&c, err) < 0 || run_poststart(&c, err) < 0)) {
         create_undo(&c);
         rc = -err->code;
     }
     if (rc == 0) {
-        run_poststart(&c);
         pass_readiness(&c, notify);
         rc = o.detach ? 0 : stay(&c, err);
     }

@@ -77,6 +77,7 @@ extern const char *const hook_names[HOOK_KINDS];
 struct spec_scheduler {
     bool present;
     u32 policy;
+    const char *policy_name;
     s32 nice;
     u32 priority;
     u64 flags, runtime, deadline, period;
@@ -118,11 +119,15 @@ struct spec_pair {
 
 struct spec_netdev {
     const char *host_name, *name;
+    /* netdev.c's: the name in the container, NULL before it is there; and what it was on the host */
+    const char *moved_as;
+    bool was_up;
 };
 
 struct spec_mempolicy {
     bool present;
     int mode; /* MPOL_* with its flags */
+    const char *mode_name;
     const char *nodes;
 };
 

@@ -154,8 +154,15 @@ static int parse_netdevs(struct spec *s, json_t *obj, struct err *err)
         d->host_name = d->name = key;
         if (json_str(value, "name", &d->name, err) < 0)
             return err_wrap(err, "netDevices.%s", key);
-        if (!d->name[0] || strlen(d->name) > 15 || strlen(key) > 15 || strpbrk(d->name, "/: \t\n"))
-            return err_set(err, EINVAL, "netDevices.%s: invalid device name", key);
+        if (!d->name[0]) /* as engines in Go write what is not there */
+            d->name = key;
+        /* A % would be the kernel's to replace, and nobody would know by what. */
+        if (strlen(d->name) > 15 || strpbrk(d->name, "/:% \t\n") || strcmp(d->name, ".") == 0 ||
+            strcmp(d->name, "..") == 0)
+            return err_set(err, EINVAL,
+                           "netDevices.%s: invalid device name \"%s\": at most 15 characters, none "
+                           "of them / : %% or space",
+                           key, d->name);
     }
     return 0;
 }
@@ -168,6 +175,15 @@ static int parse_time_offsets(struct spec *s, json_t *obj, struct err *err)
     if (json_obj(obj, "timeOffsets", &offsets, err) < 0)
         return -err->code;
     s->has_time_offsets = offsets != NULL;
+    if (offsets) {
+        json_object_object_foreach(offsets, key, value)
+        {
+            if (value && strcmp(key, clocks[0]) != 0 && strcmp(key, clocks[1]) != 0)
+                return err_set(
+                    err, EINVAL,
+                    "timeOffsets: \"%s\": only monotonic and boottime can have an offset", key);
+        }
+    }
     for (size_t i = 0; i < 2; i++) {
         json_t *clock;
         u64 ns = 0;

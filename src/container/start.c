@@ -14,6 +14,7 @@
 
 #include "container/hook.h"
 #include "container/notify.h"
+#include "container/report.h"
 #include "container/sync.h"
 
 int start_listen(int sock, const struct seccomp_prog *prog, json_t *state, int pid, struct err *err)
@@ -87,8 +88,16 @@ int start_container(struct state *st, const struct spec *s, struct err *err)
     if (rc < 0)
         return rc;
     state = state_to_json(st, STATUS_RUNNING);
-    hook_run_all(s, HOOK_POSTSTART, state);
+    rc = hook_run(s, HOOK_POSTSTART, state, err);
     json_object_put(state);
+    if (rc < 0) {
+        struct err late = ERR_INIT;
+
+        /* The container stops, and stays for `delete` (runtime.md, lifecycle, step 9). */
+        if (delete_kill_init(st, &late) < 0)
+            report(REPORT_WARN, "%s", late.msg);
+        return rc;
+    }
     if (notify >= 0)
         notify_wait(notify, st);
     return 0;

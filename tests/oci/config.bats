@@ -238,8 +238,36 @@ teardown() { oci_teardown; }
     config '.hooks = {"createRuntime": [{"path": "/bin/sh", "args": ["sh", "-c", "echo why >&2; exit 3"]}]}'
     runs 1 'error running hook #0'
     [[ $output == *'exit status 3'*why* ]]
-    config '.hooks = {"poststart": [{"path": "/bin/false"}], "poststop": [{"path": "/bin/false"}]}'
-    runs 0 'poststart'
+    config '.hooks = {"poststop": [{"path": "/bin/false"}]}'
+    runs 0 'poststop: error running hook #0: /bin/false: exit status 1'
+}
+
+@test "hooks: a failing one stops the container, and poststop hooks still run" {
+    printf '#!/bin/sh\njq -r .status >>%s\n' "$WORK/stopped" >"$WORK/hook"
+    chmod +x "$WORK/hook"
+    config '.hooks.poststop = [{"path": $h, "env": ["PATH=/usr/bin:/bin"]}]' --arg h "$WORK/hook"
+    for kind in prestart createRuntime createContainer startContainer poststart; do
+        args sleep 1000
+        config '.hooks = {"poststop": .hooks.poststop, ($k): [{"path": "/bin/false"}]}' --arg k $kind
+        runs 1 "$kind: error running hook #0: /bin/false: exit status 1"
+        [ "$(cat "$WORK/stopped")" = stopped ]
+        rm "$WORK/stopped"
+        [ -z "$(oci list -q)" ]
+    done
+    oci create -b "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
+    fails 'poststart: error running hook #0' oci start "$ID"
+    [ "$(status_of)" = stopped ]
+    oci delete "$ID"
+    [ "$(cat "$WORK/stopped")" = stopped ]
+    # The program could not be started: the hooks before it had run.
+    args /no/where
+    config 'del(.hooks.poststart)'
+    runs 1 'stat /no/where: No such file'
+    [ "$(wc -l <"$WORK/stopped")" = 2 ]
+    # Nothing had begun yet: no hook runs.
+    config '.linux.namespaces += [{"type": "bogus"}]'
+    runs 1 'invalid namespace type'
+    [ "$(wc -l <"$WORK/stopped")" = 2 ]
 }
 
 @test "seccomp: errno, arguments, default action, kill" {
@@ -311,6 +339,29 @@ END
     [[ $output == *UP*'10.99.1.2/24'* ]]
     config '.linux.netDevices = {"nonesuch0": {}}'
     runs 1 'nonesuch0 does not exist'
+}
+
+@test "netDevices: they come back when the container cannot be made" {
+    ip link add "tr$$" type veth peer name "tp$$" 2>/dev/null || skip "no veth here"
+    ip addr add 10.99.1.2/24 dev "tr$$"
+    args true
+    is_home() { ip addr show "tr$$" | grep -q '10.99.1.2/24' && [ -z "$(ip link show up dev "tr$$")" ]; }
+    config '.linux.netDevices = {($d): {"name": "lo"}}' --arg d "tr$$"
+    runs 1 'has a device named lo already'
+    is_home
+    config '.linux.netDevices = {($d): {"name": "in0"}, "nonesuch0": {}}' --arg d "tr$$"
+    runs 1 'nonesuch0 does not exist'
+    is_home
+    config '.linux.netDevices = {($d): {"name": ""}} | .hooks.createRuntime = [{"path": "/bin/false"}]' --arg d "tr$$"
+    runs 1 'createRuntime'
+    is_home
+    ip link del "tp$$"
+    config '.linux.netDevices = {"lo": {}}'
+    runs 1 'lo is bound to its network namespace'
+    for name in 'a b' eth%d a/b 0123456789abcdef; do
+        config '.linux.netDevices = {"lo": {"name": $n}}' --arg n "$name"
+        runs 1 "netDevices.lo: invalid device name"
+    done
 }
 
 @test "cgroup limits at creation" {
