@@ -177,6 +177,11 @@ static int set_time_offsets(const struct init *in, struct err *err)
              (long long)s->time_offset_s[0], s->time_offset_ns[0], (long long)s->time_offset_s[1],
              s->time_offset_ns[1]);
     rc = procfs_write(in->procfd, "self/timens_offsets", text);
+    if (rc == -ERANGE)
+        return err_set(err, ERANGE,
+                       "set timeOffsets: monotonic by %lld s, boottime by %lld s: a clock would go "
+                       "below 0, or too far ahead",
+                       (long long)s->time_offset_s[0], (long long)s->time_offset_s[1]);
     return rc < 0 ? err_sys(err, -rc, "set timeOffsets") : 0;
 }
 

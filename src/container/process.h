@@ -30,6 +30,7 @@ int task_set_limits(const struct spec_process *p, struct err *err);
 int task_apply(const struct spec_process *p, int pid, struct err *err);
 /* task.c: set by the process itself: personality, memory policy. */
 int task_apply_self(const struct spec *s, struct err *err);
+#define TASK_LIST_BITS 8192
 /* task.c: "0-2,5" into a bit array; -EINVAL. */
 int task_parse_list(const char *text, unsigned long *bits, size_t bit_count);
 /* task.c: binds a process to processors given as a list. */

@@ -10,6 +10,7 @@
 #include <sys/resource.h>
 
 #include "container/caps.h"
+#include "container/process.h"
 
 const char *const hook_names[HOOK_KINDS] = {
     "prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop",
@@ -124,12 +125,20 @@ static int parse_user(struct pool *p, json_t *obj, struct spec_process *proc, st
 
 static int parse_cpu_affinity(json_t *obj, struct spec_process *proc, struct err *err)
 {
+    unsigned long bits[TASK_LIST_BITS / 8 / sizeof(unsigned long)];
     json_t *affinity;
 
     if (json_obj(obj, "execCPUAffinity", &affinity, err) < 0 ||
         json_str(affinity, "initial", &proc->cpus_initial, err) < 0 ||
         json_str(affinity, "final", &proc->cpus_final, err) < 0)
         return -err->code;
+    for (size_t i = 0; i < 2; i++) {
+        const char *list = i ? proc->cpus_final : proc->cpus_initial;
+
+        if (list && task_parse_list(list, bits, TASK_LIST_BITS) < 0)
+            return err_set(err, EINVAL, "execCPUAffinity.%s: \"%s\" is no list of processors",
+                           i ? "final" : "initial", list);
+    }
     return 0;
 }
 

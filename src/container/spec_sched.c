@@ -78,6 +78,7 @@ int spec_parse_scheduler(json_t *obj, struct spec_scheduler *ret, struct err *er
     if (lookup(policies, ARRAY_LEN(policies), policy, &value) < 0)
         return err_set(err, EINVAL, "scheduler: invalid policy %s", policy ? policy : "(none)");
     ret->policy = (u32)value;
+    ret->policy_name = policy;
     ret->nice = (s32)nice;
     if (ret->priority && ret->policy != SCHED_FIFO && ret->policy != SCHED_RR)
         return err_set(err, EINVAL, "scheduler: priority is only for SCHED_FIFO and SCHED_RR");
@@ -132,7 +133,18 @@ int spec_parse_mempolicy(json_t *obj, struct spec_mempolicy *ret, struct err *er
         return err_wrap(err, "memoryPolicy");
     if (lookup(mem_modes, ARRAY_LEN(mem_modes), mode, &value) < 0)
         return err_set(err, EINVAL, "memoryPolicy: invalid mode %s", mode ? mode : "(none)");
+    /* mbind(2), set_mempolicy(2): the kernel would only say "Invalid argument". */
+    if ((value == MPOL_DEFAULT || value == MPOL_LOCAL) && ret->nodes && ret->nodes[0])
+        return err_set(err, EINVAL, "memoryPolicy: %s takes no nodes", mode);
+    if (value != MPOL_DEFAULT && value != MPOL_LOCAL && value != MPOL_PREFERRED &&
+        (!ret->nodes || !ret->nodes[0]))
+        return err_set(err, EINVAL, "memoryPolicy: %s needs nodes", mode);
+    if (flags & MPOL_F_STATIC_NODES && flags & MPOL_F_RELATIVE_NODES)
+        return err_set(
+            err, EINVAL,
+            "memoryPolicy: MPOL_F_STATIC_NODES and MPOL_F_RELATIVE_NODES exclude each other");
     ret->mode = (int)(value | flags);
+    ret->mode_name = mode;
     ret->present = true;
     return 0;
 }

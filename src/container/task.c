@@ -12,8 +12,6 @@
 #include "container/report.h"
 #include "container/sys.h"
 
-#define LIST_BITS 8192
-
 /* struct sched_attr of sched_setattr(2); Debian 12's libc does not define it. */
 struct sched_attr_v0 {
     u32 size, policy;
@@ -88,7 +86,11 @@ static int set_scheduler(const struct spec_scheduler *s, int pid, struct err *er
     if (!s->present)
         return 0;
     if (syscall(SYS_sched_setattr, pid, &attr, 0) < 0)
-        return err_sys(err, errno, "error setting the scheduler");
+        return err_set(err, errno, "error setting the scheduler: %s: %s%s", s->policy_name,
+                       strerror(errno),
+                       errno == EPERM ? " (needs CAP_SYS_NICE; real time needs a cgroup with "
+                                        "cpu.realtimeRuntime, too)"
+                                      : "");
     return 0;
 }
 
@@ -122,14 +124,16 @@ int task_parse_list(const char *text, unsigned long *bits, size_t bit_count)
 
 int task_set_cpus(int pid, const char *list, struct err *err)
 {
-    unsigned long bits[LIST_BITS / 8 / sizeof(unsigned long)];
+    unsigned long bits[TASK_LIST_BITS / 8 / sizeof(unsigned long)];
 
     if (!list || !list[0])
         return 0;
-    if (task_parse_list(list, bits, LIST_BITS) < 0)
+    if (task_parse_list(list, bits, TASK_LIST_BITS) < 0)
         return err_set(err, EINVAL, "\"%s\" is no list of processors", list);
     if (sched_setaffinity(pid, sizeof(bits), (cpu_set_t *)bits) < 0)
-        return err_sys(err, errno, "set CPU affinity %s", list);
+        return err_set(err, errno, "set CPU affinity %s: %s%s", list, strerror(errno),
+                       errno == EINVAL ? " (none of these processors is in the container's cpuset)"
+                                       : "");
     return 0;
 }
 
@@ -153,7 +157,11 @@ static int set_mempolicy(const struct spec_mempolicy *m, struct err *err)
     /* The kernel wants no mask at all where a mode takes no nodes. */
     if (syscall(SYS_set_mempolicy, m->mode, m->nodes && m->nodes[0] ? nodes : NULL,
                 m->nodes && m->nodes[0] ? 1025ul : 0ul) < 0)
-        return err_sys(err, errno, "set memoryPolicy");
+        return err_set(
+            err, errno,
+            "memoryPolicy: %s, nodes \"%s\": %s (/sys/devices/system/node/has_memory and "
+            "the container's cpuset.mems name those that can be had)",
+            m->mode_name, m->nodes ? m->nodes : "", strerror(errno));
     return 0;
 }
 

@@ -96,9 +96,17 @@ static void test_refusals(void **state)
     refuses(LINUX(",\"timeOffsets\":{\"monotonic\":{\"secs\":1}}"), "time namespace isn't enabled");
     refuses(LINUX(",\"netDevices\":{\"a/b\":{}}"), "invalid device name");
     refuses(LINUX(",\"netDevices\":{\"eth0\":{}}"), "network namespace");
+    refuses(LINUX(",\"netDevices\":{\"eth0\":{\"name\":\"eth%d\"}}"), "invalid device name");
+    refuses(LINUX(",\"timeOffsets\":{\"realtime\":{\"secs\":1}}"), "only monotonic and boottime");
     refuses(LINUX(",\"uidMappings\":[{\"containerID\":0,\"hostID\":0,\"size\":-1}]"),
             "out of range");
     refuses(LINUX(",\"memoryPolicy\":{\"mode\":\"MPOL_X\"}"), "invalid mode");
+    refuses(LINUX(",\"memoryPolicy\":{\"mode\":\"MPOL_BIND\"}"), "MPOL_BIND needs nodes");
+    refuses(LINUX(",\"memoryPolicy\":{\"mode\":\"MPOL_LOCAL\",\"nodes\":\"0\"}"),
+            "MPOL_LOCAL takes no nodes");
+    refuses(LINUX(",\"memoryPolicy\":{\"mode\":\"MPOL_BIND\",\"nodes\":\"0\",\"flags\":["
+                  "\"MPOL_F_STATIC_NODES\",\"MPOL_F_RELATIVE_NODES\"]}"),
+            "exclude each other");
     refuses(LINUX(",\"personality\":{\"domain\":\"DOS\"}"), "invalid domain");
 }
 
