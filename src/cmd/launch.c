@@ -166,6 +166,9 @@ static int make_guest(struct launching *s, struct err *err)
         snprintf(l->config->name, sizeof(l->config->name), "%s", s->guest.name);
     if (!rc && log && !(log->path = place_guest(&s->host.place, s->guest.id, "console.log")))
         return err_set(err, ENOMEM, "console: no memory");
+    /* Standard error is still the caller's when the machine is built, and must not be held. */
+    if (!rc && l->background && l->config->has_debug_console && !l->config->debug_console_path)
+        l->config->debug_console_path = place_guest(&s->host.place, s->guest.id, "debug.log");
     *err = ERR_INIT;
     return 0;
 }

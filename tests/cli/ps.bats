@@ -37,6 +37,15 @@ load guests
     [ "$output" = /dev/null ]
 }
 
+@test "run -d: a debug console without a file has one among the guest's own" {
+    timeout 60 "$TRAPEZE" run -d -k "$ENDS" -a i -m 16M --net none --debug-console 0xe9 --name web \
+        >/dev/null 2> >(cat >"$BATS_TEST_TMPDIR/said"; echo ended >"$BATS_TEST_TMPDIR/ended")
+    until_is ended cat "$BATS_TEST_TMPDIR/ended" # nobody holds our standard error
+    [ -f "$TRAPEZE_ROOT"/guests/*/debug.log ]
+    trapeze rm -f web
+    [ -z "$(ls -A "$TRAPEZE_ROOT/guests")" ]
+}
+
 @test "run -d: what fails is said, with its status, and leaves no record" {
     refuses 4 "/nonexistent" "$TRAPEZE" run -d -k /nonexistent --net none
     head -c 4096 /dev/zero >"$BATS_TEST_TMPDIR/nothing"
