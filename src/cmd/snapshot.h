@@ -42,8 +42,8 @@ extern const struct snap_verb snap_clone_verb, snap_create_verb, snap_diff_verb,
 int snap_usage(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* "12.5 MiB", for people. */
 const char *snap_size(u64 bytes, char buf[32]);
-/* Bytes that the snapshot's files take on the disk. */
-u64 snap_disk_bytes(const struct host *h, const char *id);
+/* Bytes that the snapshot's files take on the disk, beyond what it shares with its parent. */
+u64 snap_disk_bytes(const struct host *h, const struct snapshot *s);
 /* Its memory with that of all it stands on, ready. The caller's to snapchain_free(); NULL: *err. */
 struct snapchain *snap_open_memory(const struct host *h, const struct snapshot *s, struct err *err);
 /* The whole of its state file, and the machine's description from its beginning: what follows is the state. */

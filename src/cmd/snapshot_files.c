@@ -30,16 +30,18 @@ const char *snap_size(u64 bytes, char buf[32])
     return buf;
 }
 
-u64 snap_disk_bytes(const struct host *h, const char *id)
+u64 snap_disk_bytes(const struct host *h, const struct snapshot *s)
 {
-    auto_free char *path = snapshot_path(h, id, NULL);
+    auto_free char *path = snapshot_path(h, s->id, NULL);
     DIR *d = path ? opendir(path) : NULL;
     u64 bytes = 0;
 
     for (struct dirent *e; d && (e = readdir(d));) {
         struct stat st;
 
-        if (e->d_name[0] != '.' && !fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+        if (e->d_name[0] == '.' || fstatat(dirfd(d), e->d_name, &st, AT_SYMLINK_NOFOLLOW))
+            continue;
+        if (!*s->parent || st.st_nlink == 1) /* a kernel is the parent's */
             bytes += (u64)st.st_blocks * 512;
     }
     if (d)

@@ -32,7 +32,7 @@ static int flatten(struct host *h, const struct snapshot *old, bool compress, st
 
     if (rc)
         return rc;
-    new.created_s = old->created_s;
+    new.created_ns = old->created_ns;
     new.parent[0] = 0;
     new.compressed = compress;
     rc = fill(h, old, &new, dir, err);

@@ -29,8 +29,8 @@ static void print_table(const struct host *h, const struct snapshot *list, size_
         char age[32], memory[32], size[32];
 
         printf("%s  %-20s  %-16s  %-14s  %8s  %8s  %s\n", s->id, s->name, s->guest,
-               guest_age(now - s->created_s, age), snap_size(s->memory_bytes, memory),
-               snap_size(snap_disk_bytes(h, s->id), size), parent_name(list, count, s));
+               guest_age(now - s->created_ns / NS_PER_S, age), snap_size(s->memory_bytes, memory),
+               snap_size(snap_disk_bytes(h, s), size), parent_name(list, count, s));
     }
 }
 
@@ -41,12 +41,12 @@ static int print_json(const struct host *h, const struct snapshot *list, size_t 
     for (size_t i = 0; i < count; i++) {
         const struct snapshot *s = &list[i];
 
-        json_array_append_new(all, json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b}", "id", s->id,
-                                             "name", s->name, "guest", s->guest, "parent",
-                                             s->parent, "created", (json_int_t)s->created_s,
-                                             "memory", (json_int_t)s->memory_bytes, "size",
-                                             (json_int_t)snap_disk_bytes(h, s->id), "compressed",
-                                             (int)s->compressed));
+        json_array_append_new(
+            all,
+            json_pack("{s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b}", "id", s->id, "name", s->name, "guest",
+                      s->guest, "parent", s->parent, "created",
+                      (json_int_t)(s->created_ns / NS_PER_S), "memory", (json_int_t)s->memory_bytes,
+                      "size", (json_int_t)snap_disk_bytes(h, s), "compressed", (int)s->compressed));
     }
     int rc = json_dumpf(all, stdout, JSON_INDENT(2));
     putchar('\n');

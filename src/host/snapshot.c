@@ -173,8 +173,8 @@ static int by_age(const void *a, const void *b)
 {
     const struct snapshot *x = a, *y = b;
 
-    return x->created_s != y->created_s
-               ? (x->created_s > y->created_s) - (x->created_s < y->created_s)
+    return x->created_ns != y->created_ns
+               ? (x->created_ns > y->created_ns) - (x->created_ns < y->created_ns)
                : strcmp(x->name, y->name);
 }
 
@@ -312,6 +312,7 @@ int snapshot_begin(const struct host *h, struct snapshot *s, int *ret_dir, struc
 {
     int rc = *s->id ? 0 : new_id(s->id, err);
     auto_free char *path = path_of(h, NEW, s->id, NULL);
+    struct timespec now;
 
     if (rc || !path)
         return rc ? rc : err_set(err, ENOMEM, "no memory");
@@ -320,7 +321,8 @@ int snapshot_begin(const struct host *h, struct snapshot *s, int *ret_dir, struc
     int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (dir < 0)
         return err_sys(err, errno, "'%s'", path);
-    s->created_s = time(NULL);
+    clock_gettime(CLOCK_REALTIME, &now);
+    s->created_ns = now.tv_sec * NS_PER_S + now.tv_nsec;
     *ret_dir = dir;
     snapshot_step("begin");
     return 0;
@@ -345,6 +347,13 @@ static int sync_files(int dir, struct err *err)
 {
     static const char *const files[] = {"memory", "map", "state", "kernel", "manifest"};
 
+    /* All begin to be written, then each is waited for. */
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        auto_close int fd = openat(dir, files[i], O_RDONLY | O_CLOEXEC);
+
+        if (fd >= 0)
+            sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    }
     for (size_t i = 0; i < ARRAY_LEN(files); i++) {
         auto_close int fd = openat(dir, files[i], O_RDONLY | O_CLOEXEC);
 

@@ -40,7 +40,7 @@ struct snapshot {
     char parent[RECORD_ID_LEN + 1]; /* id; empty: a full one */
     char guest[RECORD_NAME_SIZE];
     char accel[16];
-    s64 created_s;
+    s64 created_ns; /* since 1970 */
     u64 memory_bytes, pages; /* RAM; pages it holds itself */
     bool compressed;
     struct snapshot_disk *disk; /* VM_DISKS of them */

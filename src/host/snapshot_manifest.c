@@ -39,9 +39,10 @@ json_t *manifest_write(const struct snapshot *s)
     for (unsigned i = 0; i < s->ndisks; i++)
         json_array_append_new(disks, write_disk(&s->disk[i]));
     json_t *o =
-        json_pack("{s:i,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:b,s:o}", "format", MANIFEST_FORMAT, "id",
-                  s->id, "name", s->name, "parent", s->parent, "guest", s->guest, "accel", s->accel,
-                  "created", (json_int_t)s->created_s, "memory", (json_int_t)s->memory_bytes,
+        json_pack("{s:i,s:s,s:s,s:s,s:s,s:s,s:I,s:I,s:I,s:I,s:b,s:o}", "format", MANIFEST_FORMAT,
+                  "id", s->id, "name", s->name, "parent", s->parent, "guest", s->guest, "accel",
+                  s->accel, "created", (json_int_t)(s->created_ns / NS_PER_S), "created_ns",
+                  (json_int_t)(s->created_ns % NS_PER_S), "memory", (json_int_t)s->memory_bytes,
                   "pages", (json_int_t)s->pages, "compressed", (int)s->compressed, "disks", disks);
     if (o && !checksum(o, sum) && !json_object_set_new(o, "checksum", json_string(sum)))
         return o;
@@ -130,19 +131,21 @@ static bool is_id(const char *id)
 
 static int read_object(const json_t *o, struct snapshot *s, struct err *err)
 {
-    u64 created = 0;
+    u64 created = 0, fraction = 0;
     int rc = read_text(o, "id", s->id, sizeof(s->id), err);
 
     rc = rc ? rc : read_text(o, "name", s->name, sizeof(s->name), err);
     rc = rc ? rc : read_text(o, "parent", s->parent, sizeof(s->parent), err);
     rc = rc ? rc : read_text(o, "guest", s->guest, sizeof(s->guest), err);
     rc = rc ? rc : read_text(o, "accel", s->accel, sizeof(s->accel), err);
-    rc = rc ? rc : read_number(o, "created", INT64_MAX, &created, err);
+    rc = rc ? rc : read_number(o, "created", INT64_MAX / NS_PER_S - 1, &created, err);
+    if (!rc && json_object_get(o, "created_ns")) /* the first manifests had whole seconds */
+        rc = read_number(o, "created_ns", NS_PER_S - 1, &fraction, err);
     rc = rc ? rc : read_number(o, "memory", VM_MEMORY_MAX, &s->memory_bytes, err);
     rc = rc ? rc : read_number(o, "pages", VM_MEMORY_MAX, &s->pages, err);
     if (rc)
         return rc;
-    s->created_s = (s64)created;
+    s->created_ns = (s64)created * NS_PER_S + (s64)fraction;
     s->compressed = json_is_true(json_object_get(o, "compressed"));
     if (!is_id(s->id) || (*s->parent && !is_id(s->parent)))
         return wrong(err, "id");
