@@ -103,7 +103,7 @@ static const struct rule rules[] = {
     {SCMP_SYS(pwritev), ALL, NULL}, {SCMP_SYS(preadv2), ALL, NULL}, {SCMP_SYS(pwritev2), ALL, NULL},
     {SCMP_SYS(fsync), ALL, NULL}, {SCMP_SYS(fdatasync), ALL, NULL}, {SCMP_SYS(fallocate), ALL, NULL},
     {SCMP_SYS(io_uring_enter), ALL, NULL}, {SCMP_SYS(getrusage), ALL, NULL}, {SCMP_SYS(ioctl), CPU | IO, kvm_ioctl},
-    {SCMP_SYS(fcntl), ALL, lock_fcntl},
+    {SCMP_SYS(fcntl), ALL, lock_fcntl}, {SCMP_SYS(sync_file_range), IO, NULL},
     /* timers that fire as signals in a vCPU's thread */
     {SCMP_SYS(timer_settime), CPU, NULL}, {SCMP_SYS(timer_gettime), CPU, NULL}, {SCMP_SYS(timer_delete), ALL, NULL},
     {SCMP_SYS(timerfd_settime), ALL, NULL},

@@ -5,6 +5,7 @@
 #include "vm/snapshot/parts.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -28,6 +29,14 @@ int snapshot_find_pages(const struct gmem *ram, u64 *ret_bits)
     return at < 0 && errno != ENXIO ? -errno : 0;
 }
 
+/* In the first round the medium begins at once with what there is, so that syncing finds little left to do. Later ones are
+ * short, and nothing that may wait belongs into the stop. */
+static void start_writing(struct snapshot_job *job, u64 at, u64 len)
+{
+    if (!job->round)
+        sync_file_range(job->memory, (off_t)at, (off_t)len, SYNC_FILE_RANGE_WRITE);
+}
+
 static int write_run(struct snapshot_job *job, const struct gmem *ram, u64 page, u64 count)
 {
     const u8 *from = ram->base + page * SNAPMAP_PAGE;
@@ -44,6 +53,7 @@ static int write_run(struct snapshot_job *job, const struct gmem *ram, u64 page,
         at += (u64)n;
         len -= (u64)n;
     }
+    start_writing(job, page * SNAPMAP_PAGE, count * SNAPMAP_PAGE);
     return 0;
 }
 
