@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Compares `trapeze disk convert` with qemu-img: the same 4 GiB disk, both directions, in one run.
 
-usage: bench/disk.py [--trapeze PATH] [--size GIB] [--rounds 5] [--dir DIR] [--out FILE]
+usage: bench/disk.py [--trapeze PATH] [--size GIB] [--rounds 5] [--dir DIR] [--out FILE] [--append FILE]
 
 Half of the disk is data that does not compress, in pieces of 64 MiB with holes between. By default it lies in memory
 (/dev/shm), where the programs are measured and not the host's disk. Rounds alternate, and so does who begins; every figure
@@ -77,6 +77,7 @@ def main():
     parser.add_argument('--rounds', type=int, default=5)
     parser.add_argument('--dir', default='/dev/shm', help='where the images are made')
     parser.add_argument('--out', help='also write the raw figures there, as JSON')
+    parser.add_argument('--append', help='also write the table to the end of that file')
     args = parser.parse_args()
     if not shutil.which('qemu-img'):
         sys.exit('bench/disk.py: qemu-img is not installed (apt-get install qemu-utils)')
@@ -90,6 +91,9 @@ def main():
         make_disk(f'{where}/disk.raw', size)
         results = measure(rivals, where, args.rounds)
     print(table(results, size))
+    if args.append:
+        with open(args.append, 'a', encoding='utf-8') as f:
+            f.write('\n' + table(results, size) + '\n')
     if args.out:
         with open(args.out, 'w', encoding='utf-8') as f:
             json.dump(results, f, indent=1)
