@@ -6,6 +6,7 @@
 #include "cmd/migrate.h"
 
 #include "cmd/guests.h"
+#include "cmd/memory.h"
 #include "cmd/target.h"
 #include "cmd/tls.h"
 #include "host/guest.h"
@@ -22,11 +23,14 @@
 #include <time.h>
 #include <unistd.h>
 
+#define DELTA_MAX (512ull * MiB)
+
 /* clang-format off */
 enum {
     OWN_AGAIN = GUEST_OWN, OWN_BANDWIDTH, OWN_CA, OWN_CANCEL, OWN_CERT, OWN_CLAIM, OWN_COMPRESS, OWN_CONNECTIONS, OWN_COPY_DISKS,
     OWN_DELTA,
-    OWN_DRY_RUN, OWN_FORMAT, OWN_HYBRID, OWN_INSECURE, OWN_KEY, OWN_MAX_DOWNTIME, OWN_ON_TIMEOUT, OWN_POSTCOPY, OWN_PSK,
+    OWN_DRY_RUN, OWN_FORMAT, OWN_HYBRID, OWN_INSECURE, OWN_KEY, OWN_MAX_DOWNTIME, OWN_ON_TIMEOUT, OWN_POSTCOPY,
+    OWN_PRECOPY, OWN_PSK,
     OWN_QUIET, OWN_THROTTLE, OWN_TIME_LIMIT,
 };
 
@@ -38,21 +42,22 @@ static const struct args_spec specs[] = {
     {"cancel", 0, NULL, "end a migration that is under way; the guest stays"},
     {"cert", 0, "FILE", "this host's certificate (PEM): TLS is used"},
     {"claim", 0, NULL, "undecided guest: vouch that it does not run there, let it run here"},
-    {"compress", 0, "HOW", "none (default) or zstd"},
+    {"compress", 0, "HOW", "none, zstd, or auto (default): where it makes a slow line quicker"},
     {"connections", 0, "N", "for pages, 1 to 15; beside one for what must not wait"},
     {"copy-disks", 0, NULL, "storage is not shared: the disks go over, too"},
     {"delta", 0, "SIZE", "memory to remember sent pages, so that only changes go over again"},
     {"dry-run", 0, NULL, "only say whether it can go there, and how long it would take"},
     {"format", 0, "HOW", "text or json; default: text on a terminal"},
-    {"hybrid", 0, NULL, "turn to post-copy when copying in rounds does not end"},
+    {"hybrid", 0, NULL, "with --throttle: turn to post-copy when that does not help"},
     {"insecure", 0, NULL, "plain TCP to another host"},
     {"key", 0, "FILE", "the certificate's key (PEM)"},
     {"max-downtime", 0, "MS", "how long the guest may stand still (default: 300)"},
     {"on-timeout", 0, "WHAT", "cancel (default), continue, stop or postcopy"},
     {"postcopy", 0, NULL, "hand over at once, memory follows"},
+    {"precopy", 0, NULL, "never turn to post-copy"},
     {"psk", 0, "FILE", "a key that both sides know, in hexadecimal: TLS is used"},
     {"quiet", 'q', NULL, "no progress and no summary"},
-    {"throttle", 0, "PERCENT", "slow the guest down, by that much at most"},
+    {"throttle", 0, "PERCENT", "slow the guest down, by that much at most, before anything else"},
     {"time-limit", 0, "SECONDS", "for all of it, see --on-timeout"},
     {NULL, 0, NULL, NULL},
 };
@@ -63,8 +68,9 @@ struct request {
     struct tls_options tls;
     struct target target;
     u64 bandwidth, delta, downtime_ms, limit_s, throttle, connections;
-    const char *on_timeout;
-    bool again, cancel, claim, compress, copy_disks, dry, hybrid, insecure, postcopy;
+    const char *on_timeout, *compress;
+    bool again, cancel, claim, copy_disks, dry, hybrid, insecure, postcopy, precopy;
+    bool delta_given;
     u8 token[MIGRATE_TOKEN_BYTES];
 };
 
@@ -92,11 +98,11 @@ static int read_file_option(struct request *r, int index, const char *value)
 static int read_flag(struct request *r, int index)
 {
     bool *const flags[] = {
-        [OWN_AGAIN] = &r->again,         [OWN_CANCEL] = &r->cancel,
-        [OWN_CLAIM] = &r->claim,         [OWN_COPY_DISKS] = &r->copy_disks,
-        [OWN_DRY_RUN] = &r->dry,         [OWN_HYBRID] = &r->hybrid,
-        [OWN_INSECURE] = &r->insecure,   [OWN_POSTCOPY] = &r->postcopy,
-        [OWN_QUIET] = &r->display.quiet,
+        [OWN_AGAIN] = &r->again,       [OWN_CANCEL] = &r->cancel,
+        [OWN_CLAIM] = &r->claim,       [OWN_COPY_DISKS] = &r->copy_disks,
+        [OWN_DRY_RUN] = &r->dry,       [OWN_HYBRID] = &r->hybrid,
+        [OWN_INSECURE] = &r->insecure, [OWN_POSTCOPY] = &r->postcopy,
+        [OWN_PRECOPY] = &r->precopy,   [OWN_QUIET] = &r->display.quiet,
     };
 
     *flags[index] = true;
@@ -105,7 +111,7 @@ static int read_flag(struct request *r, int index)
 
 static int read_word(struct request *r, int index, const char *value, struct err *err)
 {
-    static const char *const compress[] = {"none", "zstd", NULL};
+    static const char *const compress[] = {"auto", "none", "zstd", NULL};
     static const char *const format[] = {"text", "json", NULL};
     static const char *const timeout[] = {"cancel", "continue", "stop", "postcopy", NULL};
     unsigned i = 0;
@@ -113,7 +119,7 @@ static int read_word(struct request *r, int index, const char *value, struct err
 
     if (index == OWN_COMPRESS) {
         rc = choose(value, compress, &i, err);
-        r->compress = i == 1;
+        r->compress = compress[i];
     } else if (index == OWN_FORMAT) {
         rc = choose(value, format, &i, err);
         r->display.format = i ? MIGRATE_FORMAT_JSON : MIGRATE_FORMAT_TEXT;
@@ -135,6 +141,7 @@ static int read_option(void *opaque, int index, const char *value, struct err *e
         break;
     case OWN_DELTA:
         rc = value_size(value, &r->delta, err);
+        r->delta_given = true;
         break;
     case OWN_CONNECTIONS:
         rc = value_number(value, 1, MIGRATE_CONNECTIONS - 1, &r->connections, err);
@@ -222,7 +229,7 @@ static json_t *arguments(const struct request *r)
 
     for (unsigned i = 0; i < MIGRATE_TOKEN_BYTES; i++)
         snprintf(token + 2 * i, 3, "%02x", r->token[i]);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:b,s:b,s:b,s:b,s:b,s:b}", "token", token,
+    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:b,s:b,s:b,s:b,s:b}", "token", token,
                      "bandwidth", (json_int_t)r->bandwidth, "cache", (json_int_t)r->delta,
                      "max_downtime_us", (json_int_t)r->downtime_ms * 1000, "time_limit_ms",
                      (json_int_t)r->limit_s * 1000, "throttle", (json_int_t)r->throttle,
@@ -393,9 +400,21 @@ static int act(void *opaque, struct host *h, struct record *record, struct err *
     return r->cancel || r->claim ? ask(r, h, record, err) : go(r, h, record, err);
 }
 
+/* What was left to us: that the guest moves without notice, whatever it does and whatever the line is. */
+static void choose_rest(struct request *r)
+{
+    long processors = sysconf(_SC_NPROCESSORS_ONLN);
+
+    r->hybrid = r->hybrid || (!r->precopy && !r->throttle);
+    if (!r->connections)
+        r->connections = processors >= 8 ? 4 : processors >= 4 ? 2 : 1;
+    if (!r->delta_given)
+        r->delta = MIN(memory_available() / 4, DELTA_MAX);
+}
+
 static int run(const struct verb *self, char **argv)
 {
-    struct request r = {.downtime_ms = 300, .connections = 1, .on_timeout = "cancel"};
+    struct request r = {.downtime_ms = 300, .on_timeout = "cancel", .compress = "auto"};
     struct guest_args a = {.min = 1, .max = 2, .own = read_option, .opaque = &r};
     int status = guest_args_read(&a, self, argv);
     struct err err = ERR_INIT;
@@ -414,6 +433,11 @@ static int run(const struct verb *self, char **argv)
         return verb_usage_error(self, &err);
     if (tls_wanted(&r.tls) && tls_check(&r.tls, &err))
         return verb_usage_error(self, &err);
+    if (r.precopy && (r.hybrid || r.postcopy)) {
+        err_set(&err, EINVAL, "--precopy excludes --hybrid and --postcopy");
+        return verb_usage_error(self, &err);
+    }
+    choose_rest(&r);
     a.count = 1;
     status = guest_host_open(&h, &a, self);
     if (status == STATUS_OK) {

@@ -113,6 +113,6 @@ void migrate_show_fit(struct migrate_display *d, const json_t *answer)
         printf("%s: at %.0f MiB/s it takes about %.1f s\n", d->guest,
                (double)d->bandwidth / (double)MiB, total / ((double)d->bandwidth - dirty));
     else if (d->bandwidth)
-        printf("%s: at %.0f MiB/s it does not end by itself; --hybrid or --throttle ends it\n",
+        printf("%s: at %.0f MiB/s it does not end by rounds alone: the guest is handed over before\n",
                d->guest, (double)d->bandwidth / (double)MiB);
 }

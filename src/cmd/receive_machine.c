@@ -6,6 +6,7 @@
 
 #include "accel/accel.h"
 #include "cmd/launch.h"
+#include "cmd/memory.h"
 #include "cmd/status.h"
 #include "host/client.h"
 #include "host/guest.h"
@@ -66,20 +67,6 @@ static void lack(struct receiving *r, const char *fmt, ...)
     va_end(args);
 }
 
-static u64 available_memory(void)
-{
-    unsigned long long kib = 0;
-    char line[128];
-    FILE *f = fopen("/proc/meminfo", "r");
-
-    while (f && fgets(line, sizeof(line), f))
-        if (sscanf(line, "MemAvailable: %llu kB", &kib) == 1)
-            break;
-    if (f)
-        fclose(f);
-    return kib * KiB;
-}
-
 static void check_accel(struct receiving *r)
 {
     const struct accel_ops *ops;
@@ -118,7 +105,7 @@ static void check_nets(struct receiving *r)
 /* All that this host lacks, at once. */
 static void check_fit(struct receiving *r)
 {
-    u64 memory = available_memory();
+    u64 memory = memory_available();
 
     if (r->hello->ram_bytes != r->config.memory_bytes)
         lack(r, "memory: the machine has %" PRIu64 " bytes and its description says %" PRIu64,

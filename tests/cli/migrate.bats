@@ -42,7 +42,7 @@ there() {
 @test "a guest moves there and back, by every way of copying" {
     receiver
     guest b --name web
-    for how in "" --postcopy "--compress zstd" "--connections 3 --delta 16M" --hybrid; do
+    for how in "" --postcopy "--compress zstd" "--connections 3 --delta 16M" --hybrid --precopy; do
         trapeze migrate -q $how web "$PLACE"
         until_is ended state web
         [ "$(there state web)" = running ]
@@ -108,6 +108,7 @@ there() {
     refuses 2 "where to?" "$TRAPEZE" migrate web
     refuses 2 "--max-downtime: " "$TRAPEZE" migrate --max-downtime 0 web unix:/x
     refuses 2 "--compress: " "$TRAPEZE" migrate --compress lots web unix:/x
+    refuses 2 "--precopy excludes" "$TRAPEZE" migrate --precopy --hybrid web unix:/x
     refuses 4 "cannot connect to '/nowhere'" "$TRAPEZE" migrate web unix:/nowhere
     refuses 4 "plain TCP beyond this host" "$TRAPEZE" migrate web tcp://192.0.2.1:1
     refuses 4 "no migration is under way" "$TRAPEZE" migrate --cancel web

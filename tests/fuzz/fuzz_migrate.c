@@ -35,7 +35,7 @@ int LLVMFuzzerTestOneInput(const u8 *data, size_t size)
     u32 sequence = 0;
     size_t at = 1;
 
-    r.memory = (struct migrate_memory){.ram = r.ram, .pages = PAGES, .seen = r.seen};
+    r.memory = (struct migrate_memory){.ram = r.ram, .pages = PAGES, .memfd = -1, .seen = r.seen};
     if (r.ram && !migrate_decoder_init(&r.decoder, NULL)) {
         while (range_fits(at, MIGRATE_HEAD_BYTES, size)) {
             u8 bytes[MIGRATE_HEAD_BYTES];

@@ -20,7 +20,8 @@ TRAPEZE, WALKER = sys.argv[1:3]
 WALK = 'set=12 fill=6 rate=20'
 PATIENCE_S = 120
 MODES = [[], ['--postcopy'], ['--compress', 'zstd', '--delta', '32M', '--bandwidth', '200M'],
-         ['--hybrid', '--connections', '3', '--bandwidth', '20M'], ['--throttle', '80', '--bandwidth', '30M']]
+         ['--connections', '3', '--bandwidth', '20M'], ['--throttle', '80', '--bandwidth', '30M'],
+         ['--precopy', '--compress', 'none', '--delta', '0']]
 
 
 class Wrong(Exception):

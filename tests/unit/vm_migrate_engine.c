@@ -393,7 +393,7 @@ static void move_by(unsigned lines, unsigned writes, bool zstd, bool cache, bool
     struct migrate_progress progress;
     struct err err = ERR_INIT;
 
-    m->options.zstd = zstd;
+    m->options.pack = zstd ? MIGRATE_PACK_ZSTD : MIGRATE_PACK_NONE;
     m->options.cache_bytes = cache ? PAGES * PAGE : 0;
     m->options.postcopy_first = postcopy;
     assert_int_equal(run_move(m, &err), 0);

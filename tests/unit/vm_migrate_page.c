@@ -3,6 +3,8 @@
 
 #include "vm/migrate/delta.h"
 #include "vm/migrate/page.h"
+#include <sys/mman.h>
+#include <unistd.h>
 
 #define PAGES 256
 #define PAGE MIGRATE_PAGE_BYTES
@@ -37,17 +39,22 @@ static void fill_page(u8 *page)
     }
 }
 
-static struct pair *pair_new(u64 cache_pages, bool zstd)
+static struct pair *pair_new(u64 cache_pages, enum migrate_pack pack)
 {
     struct pair *p = calloc(1, sizeof(*p));
 
     p->source = aligned_alloc(PAGE, PAGES * PAGE);
-    p->ram = calloc(PAGES, PAGE);
+    p->memory.memfd = memfd_create("ram", MFD_CLOEXEC);
+    assert_int_equal(ftruncate(p->memory.memfd, PAGES * PAGE), 0);
+    p->ram = mmap(NULL, PAGES * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, p->memory.memfd, 0);
+    assert_ptr_not_equal(p->ram, MAP_FAILED);
     memset(p->source, 0, PAGES * PAGE);
     assert_int_equal(migrate_cache_init(&p->cache, cache_pages * PAGE, PAGES, 1, NULL), 0);
-    assert_int_equal(migrate_encoder_init(&p->encoder, &p->cache, &p->counts, zstd, NULL), 0);
+    assert_int_equal(migrate_encoder_init(&p->encoder, &p->cache, &p->counts, pack, NULL), 0);
     assert_int_equal(migrate_decoder_init(&p->decoder, NULL), 0);
-    p->memory = (struct migrate_memory){.ram = p->ram, .pages = PAGES, .seen = p->seen};
+    p->memory.ram = p->ram;
+    p->memory.pages = PAGES;
+    p->memory.seen = p->seen;
     return p;
 }
 
@@ -57,7 +64,8 @@ static void pair_free(struct pair *p)
     migrate_decoder_fini(&p->decoder);
     migrate_cache_fini(&p->cache);
     free(p->source);
-    free(p->ram);
+    munmap(p->ram, PAGES * PAGE);
+    close(p->memory.memfd);
     free(p);
 }
 
@@ -168,6 +176,43 @@ static void zero_pages_stay_holes(void **state)
     p->memory.ram = (u8 *)PAGE; /* nothing is there: touching it would crash */
     assert_true(encode(p, 0, 63, false));
     assert_int_equal(apply(p, NULL), 0);
+    pair_free(p);
+}
+
+static void send(struct pair *p, u64 page)
+{
+    assert_true(encode(p, page, page, false));
+    assert_int_equal(apply(p, NULL), 0);
+    assert_memory_equal(p->source + page * PAGE, p->ram + page * PAGE, PAGE);
+}
+
+/* Only on a line that is slow, and only while it makes messages shorter. */
+static void packs_by_itself(void **state)
+{
+    struct pair *p = pair_new(0, MIGRATE_PACK_AUTO);
+    unsigned packed = 0;
+
+    memset(p->source, 0x55, PAGES / 2 * PAGE);
+    for (u64 page = PAGES / 2; page < PAGES; page++)
+        fill_page(p->source + page * PAGE);
+    send(p, 0);
+    assert_int_equal(p->flags, 0);
+    migrate_encoder_measure(&p->encoder, 64 * MiB, 64 * MiB); /* 1 GB/s */
+    send(p, 1);
+    assert_int_equal(p->flags, 0);
+    migrate_encoder_measure(&p->encoder, 64 * MiB, 64 * 10 * MiB); /* 100 MB/s */
+    send(p, 2);
+    assert_int_equal(p->flags, MIGRATE_ZSTD);
+    assert_true(p->len < 200);
+    /* Noise does not get shorter: it is tried more and more seldom. */
+    for (u64 page = PAGES / 2; page < PAGES; page++) {
+        send(p, page);
+        packed += p->encoder.zstd;
+    }
+    assert_in_range(packed, 2, 8);
+    for (u64 page = 3; page < 80; page++)
+        send(p, page);
+    assert_int_equal(p->flags, MIGRATE_ZSTD);
     pair_free(p);
 }
 
@@ -284,11 +329,17 @@ static void cache_slots_belong_to_senders(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(rounds_plain),       cmocka_unit_test(rounds_cached),
-    cmocka_unit_test(rounds_small_cache), cmocka_unit_test(rounds_packed),
-    cmocka_unit_test(hot_page_is_cheap),  cmocka_unit_test(zero_pages_stay_holes),
-    cmocka_unit_test(hostile_pages),      cmocka_unit_test(running_machine),
-    cmocka_unit_test(delta_limits),       cmocka_unit_test(cache_slots_belong_to_senders),
+    cmocka_unit_test(rounds_plain),
+    cmocka_unit_test(rounds_cached),
+    cmocka_unit_test(rounds_small_cache),
+    cmocka_unit_test(rounds_packed),
+    cmocka_unit_test(hot_page_is_cheap),
+    cmocka_unit_test(zero_pages_stay_holes),
+    cmocka_unit_test(hostile_pages),
+    cmocka_unit_test(running_machine),
+    cmocka_unit_test(packs_by_itself),
+    cmocka_unit_test(delta_limits),
+    cmocka_unit_test(cache_slots_belong_to_senders),
 };
 
 UNIT_MAIN(tests)

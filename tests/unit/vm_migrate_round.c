@@ -102,13 +102,41 @@ static void queue_goes_on_where_it_is_touched(void **state)
     migrate_queue_fill(&q, 0, 640);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 640);
     migrate_queue_go_on_at(&q, 6 * 64 + 5);
-    assert_true(migrate_queue_claim_near(&q, 6 * 64 + 5) == ~0ull << 5);
+    for (u64 page = 6 * 64 + 5; page < 7 * 64; page++)
+        assert_true(migrate_queue_claim(&q, page));
+    assert_false(migrate_queue_claim(&q, 6 * 64 + 5));
     assert_true(migrate_queue_take(&q, 0, &first, &bits));
     assert_int_equal(first, 6 * 64);
     assert_int_equal(bits, 31);
     assert_true(migrate_queue_take(&q, 1, &first, &bits));
     assert_int_equal(first, 64);
     assert_int_equal(take_all(&q, 0) + take_all(&q, 1), 640 - 128);
+    migrate_queue_fini(&q);
+}
+
+/* What was sent and is written again is counted, and can be sent alone to see what it costs. */
+static void queue_counts_waste(void **state)
+{
+    struct migrate_queue q;
+    u64 first, bits;
+
+    assert_int_equal(migrate_queue_init(&q, 640, 1, NULL), 0);
+    migrate_queue_fill(&q, 0, 640);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 640);
+    assert_true(migrate_queue_take(&q, 0, &first, &bits));
+    q.sent[0] = bits;
+    q.fresh[0] = 7;
+    q.fresh[5] = 15; /* has not gone over: no waste */
+    assert_int_equal(migrate_queue_written(&q), 7);
+    assert_int_equal(migrate_queue_written(&q), 0);
+    assert_int_equal(q.wasted, 3);
+    migrate_queue_cut(&q);
+    assert_false(migrate_queue_take(&q, 0, &first, &bits));
+    assert_int_equal(migrate_queue_left(&q), 640 - 64 + 3);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 100), 3);
+    assert_int_equal(q.wasted, 0);
+    assert_int_equal(take_all(&q, 0), 3);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 100), 0);
     migrate_queue_fini(&q);
 }
 
@@ -198,6 +226,36 @@ static void judge_hopeless(void **state)
     assert_in_range(e.throttle, 60, 99);
 }
 
+/* The first round was cut because of what it wasted. The probe says whether that was dear. */
+static void judge_after_a_cut(void **state)
+{
+    struct migrate_wish wish = {.downtime_ns = 300 * MS, .postcopy = true};
+    struct migrate_round cut = {.now_ns = 1000 * MS,
+                                .took_ns = 1000 * MS,
+                                .bytes = 128 * MiB,
+                                .pages = 32768,
+                                .written = 25600,
+                                .left = 80000,
+                                .cut = true};
+    struct migrate_round probe = {.now_ns = 1040 * MS,
+                                  .took_ns = 40 * MS,
+                                  .bytes = 4 * MiB,
+                                  .pages = 1024,
+                                  .written = 1024,
+                                  .left = 80000,
+                                  .again = true};
+    struct migrate_estimate e;
+
+    migrate_estimate_init(&e, &wish, 0);
+    assert_int_equal(migrate_estimate_round(&e, &cut), MIGRATE_ROUND);
+    assert_int_equal(migrate_estimate_round(&e, &probe), MIGRATE_SWITCH);
+
+    migrate_estimate_init(&e, &wish, 0);
+    assert_int_equal(migrate_estimate_round(&e, &cut), MIGRATE_ROUND);
+    probe.bytes = 20 * 1024; /* differences of a word */
+    assert_int_equal(migrate_estimate_round(&e, &probe), MIGRATE_ROUND);
+}
+
 static void judge_time_limit(void **state)
 {
     static const struct {
@@ -242,6 +300,8 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(judge_converges),
     cmocka_unit_test(judge_idle_guest_stops_at_once),
     cmocka_unit_test(judge_hopeless),
+    cmocka_unit_test(judge_after_a_cut),
+    cmocka_unit_test(queue_counts_waste),
     cmocka_unit_test(judge_time_limit),
     cmocka_unit_test(judge_allowed_downtime_grows),
 };

@@ -326,7 +326,8 @@ int migrate_destination_new(const struct migrate_guest *guest, struct migrate_wo
     d->guest = guest;
     d->word = word;
     d->words = (guest->pages + 63) / 64;
-    d->memory = (struct migrate_memory){.ram = guest->ram, .pages = guest->pages, .opaque = d};
+    d->memory = (struct migrate_memory){
+        .ram = guest->ram, .pages = guest->pages, .memfd = guest->memfd, .opaque = d};
     d->memory.seen = calloc(d->words, sizeof(*d->memory.seen));
     d->lazy = (struct lazy_source){fetch, d};
     pthread_mutex_init(&d->lock, NULL);

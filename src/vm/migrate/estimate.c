@@ -10,6 +10,7 @@
 #define FIXED_NS 2000000         /* until measured: stopping, state, starting */
 #define LEAST_NS 500000
 #define STUCK 2
+#define STEADY_NS 200e6 /* what a guest writes in less than that is chance */
 #define THROTTLE_FIRST 20
 #define THROTTLE_STEP 20
 
@@ -47,8 +48,12 @@ static void measure(struct migrate_estimate *e, const struct migrate_round *r)
 
         e->bytes_per_s = e->bytes_per_s > 0 ? (e->bytes_per_s + 3 * rate) / 4 : rate;
     }
-    if (r->took_ns > 0)
-        e->pages_written_per_s = (double)r->written / (double)r->took_ns * 1e9;
+    if (r->took_ns > 0) {
+        double rate = (double)r->written / (double)r->took_ns * 1e9;
+        double weight = e->rounds ? MIN((double)r->took_ns / STEADY_NS, 1.0) : 1;
+
+        e->pages_written_per_s += (rate - e->pages_written_per_s) * weight;
+    }
     if (r->again && r->pages >= 64)
         e->bytes_per_page = (double)r->bytes / (double)r->pages;
     e->left = r->left;
@@ -92,6 +97,8 @@ enum migrate_verdict migrate_estimate_round(struct migrate_estimate *e,
 {
     measure(e, r);
     e->rounds++;
+    if (r->cut)
+        return MIGRATE_ROUND;
     bool helped = e->best_left == UINT64_MAX || r->left < e->best_left - e->best_left / 10;
     if (r->left < e->best_left)
         e->best_left = r->left;

@@ -39,6 +39,7 @@ struct migrate_round {
     u64 bytes, pages; /* sent in it */
     u64 written;      /* pages that the guest wrote in it, each look counted by itself */
     u64 left;         /* pages to send now */
+    bool cut;         /* it ended early, so `left` says nothing; a probe follows */
     bool again;       /* they were sent before: bytes per page are those of changed pages */
 };
 

@@ -46,6 +46,8 @@ static int send_now(struct migrate_source *s, struct migrate_encoder *e, u64 fir
     }
     if (!migrate_encoder_end(e, &flags, &len))
         return 0;
+    /* It does not wait, but others will. */
+    migrate_pace_take(&s->pace, len + MIGRATE_HEAD_BYTES, migrate_now_ns());
     return migrate_line_send(&s->line[0], MIGRATE_PAGES, flags, e->iov, e->niov, err);
 }
 
@@ -148,7 +150,7 @@ static void *listen_thread(void *opaque)
     struct err err = ERR_INIT;
 
     prctl(PR_SET_NAME, "migrate-listen");
-    int rc = migrate_encoder_init(&e, &none, &s->counts, false, &err);
+    int rc = migrate_encoder_init(&e, &none, &s->counts, MIGRATE_PACK_NONE, &err);
     while (!rc) {
         rc = migrate_line_receive(&s->line[0], &head, &err);
         if (!rc)

@@ -23,12 +23,19 @@ struct migrate_counts {
 
 /* --- the sender's; one for each sending thread --- */
 
+/* AUTO: while the line is slower than packing, and only as long as it makes messages shorter. */
+enum migrate_pack { MIGRATE_PACK_NONE, MIGRATE_PACK_ZSTD, MIGRATE_PACK_AUTO };
+
 struct migrate_encoder {
     struct migrate_cache *cache; /* may be without slots */
     struct migrate_counts *counts;
-    bool zstd;
-    bool remember; /* put pages into the cache that are sent for the first time, too */
-    void *packer;  /* zstd's */
+    enum migrate_pack pack;
+    bool
+        slow_line; /* packing, and remembering pages that are sent for the first time, is worth it */
+    u64 line_bytes, line_ns; /* of the line, until enough is known to judge it */
+    unsigned skip, idle;     /* AUTO: messages to send as they are; as many as the last time */
+    bool zstd;               /* this message is to be packed */
+    void *packer;            /* zstd's */
     unsigned count;
     u32 data_bytes;
     u8 meta[8 + 8 * MIGRATE_BATCH];
@@ -38,9 +45,11 @@ struct migrate_encoder {
 };
 
 int migrate_encoder_init(struct migrate_encoder *e, struct migrate_cache *cache,
-                         struct migrate_counts *counts, bool zstd, struct err *err);
+                         struct migrate_counts *counts, enum migrate_pack pack, struct err *err);
 void migrate_encoder_fini(struct migrate_encoder *e);
 void migrate_encoder_begin(struct migrate_encoder *e);
+/* The line has taken so many bytes in so much time. */
+void migrate_encoder_measure(struct migrate_encoder *e, u64 bytes, s64 took_ns);
 /* `bytes` may be changing under us, and must stay mapped until the message is sent. At most
  * MIGRATE_BATCH times. again: the page was sent before. */
 void migrate_encoder_add(struct migrate_encoder *e, u64 page, const u8 *bytes, bool again);
@@ -54,6 +63,7 @@ bool migrate_encoder_end(struct migrate_encoder *e, u8 *ret_flags, u32 *ret_len)
 struct migrate_memory {
     u8 *ram;
     u64 pages;
+    int memfd;           /* behind ram; -1: none */
     atomic_ullong *seen; /* bit per page: it has come once */
     /* Once the machine runs: pages go here instead. 0 or -errno. */
     int (*supply)(void *opaque, u64 page, const u8 *bytes);

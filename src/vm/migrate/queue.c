@@ -73,6 +73,11 @@ static void age(struct migrate_queue *q, u64 word)
         q->touched[word / 64] &= ~BIT(word % 64);
 }
 
+static u64 sent(const struct migrate_queue *q, u64 word)
+{
+    return atomic_load_explicit(&q->sent[word], memory_order_relaxed);
+}
+
 u64 migrate_queue_written(struct migrate_queue *q)
 {
     u64 count = 0;
@@ -84,6 +89,7 @@ u64 migrate_queue_written(struct migrate_queue *q)
             atomic_fetch_or_explicit(&q->todo[w], bits, memory_order_relaxed);
             atomic_fetch_and_explicit(&q->pass[w], ~bits, memory_order_relaxed);
             count += (u64)__builtin_popcountll(bits & ~q->round[w]);
+            q->wasted += (u64)__builtin_popcountll(bits & ~q->round[w] & sent(q, w));
             q->round[w] |= bits;
         }
         if (bits || q->touched[w / 64] >> (w % 64) & 1)
@@ -114,8 +120,10 @@ static u64 restless(const struct migrate_queue *q, u64 word)
 
 u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 limit)
 {
+    bool with_limit = pass == MIGRATE_PASS_RESTLESS || pass == MIGRATE_PASS_AGAIN;
     u64 count = 0;
 
+    q->wasted = 0;
     for (u64 w = 0; w < q->words; w++) {
         u64 bits = atomic_load_explicit(&q->todo[w], memory_order_relaxed);
 
@@ -123,7 +131,9 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 lim
             bits &= ~restless(q, w);
         if (pass == MIGRATE_PASS_RESTLESS && bits)
             bits &= restless(q, w);
-        if (pass == MIGRATE_PASS_NONE || (pass == MIGRATE_PASS_RESTLESS && count >= limit))
+        if (pass == MIGRATE_PASS_AGAIN)
+            bits &= sent(q, w);
+        if (pass == MIGRATE_PASS_NONE || (with_limit && count >= limit))
             bits = 0;
         atomic_store_explicit(&q->pass[w], bits, memory_order_relaxed);
         q->round[w] = 0;
@@ -132,6 +142,12 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 lim
     for (unsigned i = 0; i < ARRAY_LEN(q->at); i++)
         atomic_store(&q->at[i], 0);
     return count;
+}
+
+void migrate_queue_cut(struct migrate_queue *q)
+{
+    for (u64 w = 0; w < q->words; w++)
+        atomic_store_explicit(&q->pass[w], 0, memory_order_relaxed);
 }
 
 u64 migrate_queue_left(const struct migrate_queue *q)
@@ -181,21 +197,9 @@ void migrate_queue_go_on_at(struct migrate_queue *q, u64 page)
     atomic_store_explicit(&q->at[word % q->senders], word / q->senders, memory_order_relaxed);
 }
 
-u64 migrate_queue_claim_near(struct migrate_queue *q, u64 page)
-{
-    u64 mask = ~0ull << (page % 64);
-
-    return atomic_fetch_and(&q->todo[page / 64], ~mask) & mask;
-}
-
 bool migrate_queue_claim(struct migrate_queue *q, u64 page)
 {
     u64 bit = BIT(page % 64);
 
     return page < q->pages && (atomic_fetch_and(&q->todo[page / 64], ~bit) & bit);
-}
-
-bool migrate_queue_was_sent(const struct migrate_queue *q, u64 page)
-{
-    return q->sent[page / 64] >> (page % 64) & 1;
 }

@@ -18,9 +18,10 @@ struct migrate_queue {
     u64 pages, words;
     unsigned senders;
     atomic_ullong *todo, *pass;
-    u64 *sent;            /* pages that went over at least once; a word belongs to one sender */
+    atomic_ullong *sent;  /* pages that went over at least once; a word is set by one sender */
     u64 *fresh;           /* room for one dirty_collect() */
     u64 *round;           /* written since the pass began */
+    u64 wasted;           /* of those: pages that had gone over before */
     u8 *history;          /* per page: was it written in the last 8 looks, the newest in bit 0 */
     u64 *touched;         /* bit per word of `history`: is any of it set */
     atomic_ullong at[16]; /* per sender: which of its words comes next */
@@ -29,6 +30,7 @@ struct migrate_queue {
 enum migrate_pass {
     MIGRATE_PASS_CALM, /* what was not written lately */
     MIGRATE_PASS_ALL,
+    MIGRATE_PASS_AGAIN,    /* what went over before and was written since, about `limit` pages */
     MIGRATE_PASS_RESTLESS, /* only what is written all the time, about `limit` pages of it */
     MIGRATE_PASS_NONE,
 };
@@ -44,15 +46,14 @@ u64 migrate_queue_written(struct migrate_queue *q);
 void migrate_queue_written_last(struct migrate_queue *q);
 /* Begins a pass; returns how many pages it has. Senders must be idle. */
 u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 limit);
+/* Ends the pass early: senders that are busy find nothing more in it. */
+void migrate_queue_cut(struct migrate_queue *q);
 u64 migrate_queue_left(const struct migrate_queue *q); /* pages to do, in all */
 /* The next pages of the pass for one sender, of one group, as bits; false: none is left. They are off the list. */
 bool migrate_queue_take(struct migrate_queue *q, unsigned sender, u64 *ret_first, u64 *ret_bits);
 /* Takes one page, whatever pass it is in; false: it was sent already. Any thread. */
 bool migrate_queue_claim(struct migrate_queue *q, u64 page);
-/* The page and what follows it in its group, as bits. Any thread. */
-u64 migrate_queue_claim_near(struct migrate_queue *q, u64 page);
 /* The pass goes on at this page: somebody touched it, and will touch its neighbours. Any thread. */
 void migrate_queue_go_on_at(struct migrate_queue *q, u64 page);
-bool migrate_queue_was_sent(const struct migrate_queue *q, u64 page);
 
 #endif

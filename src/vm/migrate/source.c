@@ -207,20 +207,40 @@ static int send_disks(struct migrate_source *s, u64 budget, struct err *err)
     return rc;
 }
 
+#define WASTE_NS (300 * NS_PER_S / 1000)
+#define WASTE_TENTHS 3
+#define PROBE_PAGES 1024
 #define DISK_STEP (4 * MiB)
 #define DISK_SWEEPS \
     16 /* before a post-copy; a guest that writes faster than the line stands still longer */
 
-/* Sends a pass while the guest runs. */
+/* A post-copy is allowed, and much of what went over is written again already: sending all else before would only make
+ * that worse. How much it would really be (differences can be short) a probe finds out. */
+static bool is_waste(const struct migrate_source *s, s64 took_ns, u64 bytes)
+{
+    return s->options.wish.postcopy && !s->estimate.rounds && took_ns >= WASTE_NS &&
+           s->queue.wasted * MIGRATE_PAGE_BYTES * 10 > bytes * WASTE_TENTHS;
+}
+
+static u64 begin_pass(struct migrate_source *s, bool probe)
+{
+    if (probe)
+        return migrate_queue_begin(&s->queue, MIGRATE_PASS_AGAIN, PROBE_PAGES);
+    u64 pages = migrate_queue_begin(&s->queue, MIGRATE_PASS_CALM, 0);
+    return pages >= migrate_queue_left(&s->queue) / 4
+               ? pages
+               : migrate_queue_begin(&s->queue, MIGRATE_PASS_ALL, 0);
+}
+
+/* Sends a pass while the guest runs. ret_round->cut says whether the one before was cut. */
 static int send_round(struct migrate_source *s, struct migrate_round *ret_round, struct err *err)
 {
     s64 start_ns = migrate_now_ns(), looked_ns = start_ns;
-    u64 bytes = atomic_load(&s->counts.bytes), pages, written = 0;
+    u64 bytes = atomic_load(&s->counts.bytes), written = 0;
+    u64 pages = begin_pass(s, ret_round->cut);
+    bool cut = false;
     int rc = 0;
 
-    pages = migrate_queue_begin(&s->queue, MIGRATE_PASS_CALM, 0);
-    if (pages < migrate_queue_left(&s->queue) / 4)
-        pages = migrate_queue_begin(&s->queue, MIGRATE_PASS_ALL, 0);
     migrate_senders_go(s);
     /* Of the disks, as much as there is now: what is written meanwhile is for the next round. */
     u64 disk_due = s->disk_left;
@@ -237,6 +257,10 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
             rc = look(s, &written, err);
             looked_ns = now_ns;
         }
+        if (!rc && !cut && is_waste(s, now_ns - start_ns, atomic_load(&s->counts.bytes) - bytes)) {
+            cut = true;
+            migrate_queue_cut(&s->queue);
+        }
     } while (!rc);
     if (!rc)
         rc = migrate_fence(s, err);
@@ -252,6 +276,7 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
                                         .written = written,
                                         .left = migrate_queue_left(&s->queue) +
                                                 s->disk_left / MIGRATE_PAGE_BYTES,
+                                        .cut = cut,
                                         .again = s->estimate.rounds > 0};
     return rc;
 }
@@ -259,7 +284,7 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
 /* Rounds until it is time for the hand-over. */
 static int copy(struct migrate_source *s, bool *ret_postcopy, struct err *err)
 {
-    struct migrate_round round;
+    struct migrate_round round = {0};
     int rc = 0;
 
     *ret_postcopy = s->options.postcopy_first;

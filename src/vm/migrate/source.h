@@ -22,7 +22,7 @@ struct migrate_options {
     struct migrate_wish wish;
     u64 bytes_per_s; /* while the guest runs here; 0: no limit */
     u64 cache_bytes; /* to remember sent pages */
-    bool zstd;
+    enum migrate_pack pack;
     bool postcopy_first; /* no rounds: hand over at once */
     bool dry;            /* only ask whether it fits */
     u8 token[MIGRATE_TOKEN_BYTES];

@@ -167,6 +167,24 @@ static int read_timeout(const struct control_call *call, enum migrate_timeout *r
     return rc ? rc : err_set(err, EINVAL, "on_timeout: '%s' is unknown", text);
 }
 
+static int read_pack(const struct control_call *call, enum migrate_pack *ret, struct err *err)
+{
+    static const char *const names[] = {
+        [MIGRATE_PACK_NONE] = "none",
+        [MIGRATE_PACK_ZSTD] = "zstd",
+        [MIGRATE_PACK_AUTO] = "auto",
+    };
+    const char *text;
+    int rc = control_text(call, "compress", "none", &text, err);
+
+    for (unsigned i = 0; i < ARRAY_LEN(names) && !rc; i++)
+        if (!strcmp(text, names[i])) {
+            *ret = (enum migrate_pack)i;
+            return 0;
+        }
+    return rc ? rc : err_set(err, EINVAL, "compress: '%s' is unknown", text);
+}
+
 static int read_options(const struct control_call *call, struct migrate_options *o, struct err *err)
 {
     u64 downtime_us, limit_ms, throttle;
@@ -179,7 +197,7 @@ static int read_options(const struct control_call *call, struct migrate_options 
     rc = rc ?: control_number(call, "bandwidth", 1ull << 50, 0, &o->bytes_per_s, err);
     rc = rc ?: control_number(call, "cache", 1ull << 40, 0, &o->cache_bytes, err);
     rc = rc ?: read_timeout(call, &o->wish.timeout, err);
-    rc = rc ?: control_flag(call, "compress", &o->zstd, err);
+    rc = rc ?: read_pack(call, &o->pack, err);
     rc = rc ?: control_flag(call, "postcopy", &o->postcopy_first, err);
     rc = rc ?: control_flag(call, "hybrid", &o->wish.postcopy, err);
     rc = rc ?: control_flag(call, "dry", &o->dry, err);
