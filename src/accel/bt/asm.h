@@ -52,6 +52,11 @@ static inline void mov_rr(struct code *o, unsigned to, unsigned from)
     b3(o, rex(true, from, 0, to), 0x89, 0xc0 | (from & 7) << 3 | (to & 7));
 }
 
+static inline void sub_rr(struct code *o, unsigned from, unsigned by)
+{
+    b3(o, rex(true, by, 0, from), 0x29, 0xc0 | (by & 7) << 3 | (from & 7));
+}
+
 static inline void mov_imm(struct code *o, unsigned reg, u64 value)
 {
     if (value <= UINT32_MAX) {

@@ -74,10 +74,11 @@ static bool is_at(const struct block *b, u64 vpc)
 
 struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode)
 {
-    struct block *b = bt->cache->bucket[block_hash(gpa, mode)];
+    const struct code_cache *k = bt->cache;
+    struct block *b = arena_at(k, k->bucket[block_hash(gpa, mode)]);
 
     while (b && !(b->gpa == gpa && is_at(b, vpc) && b->mode == mode && (gpa2 == ANY_GPA || b->gpa2 == gpa2)))
-        b = b->hash_next;
+        b = arena_at(k, b->hash_next);
     return b;
 }
 
@@ -85,15 +86,17 @@ struct block *block_of_host(struct bt *bt, const u8 *rx)
 {
     struct code_cache *k = bt->cache;
     u32 lo = 0, hi = k->norder;
+    code_ref at = code_ref_of(k, rx);
 
     while (lo < hi) {
         u32 mid = (lo + hi) / 2;
-        if (k->order[mid]->code_end <= rx)
+        if (block_at_ref(k, k->order[mid])->code_end <= at)
             lo = mid + 1;
         else
             hi = mid;
     }
-    return lo < k->norder && k->order[lo]->start <= rx ? k->order[lo] : NULL;
+    struct block *b = lo < k->norder ? arena_at(k, k->order[lo]) : NULL;
+    return b && b->start <= at ? b : NULL;
 }
 
 static struct code_page *page_find(struct bt *bt, u64 gpn)
@@ -132,13 +135,25 @@ void page_lines(struct bt *bt, u64 gpa, bool known)
         lines_set(bt, p, known ? p->lines : ~0ull);
 }
 
+/* Offsets in its first (which == 0) or second page: the bytes that a block's translation depends on. */
+static unsigned bytes_from(const struct block *b, unsigned which)
+{
+    return which ? 0 : b->dep_from;
+}
+
+static unsigned bytes_to(const struct block *b, unsigned which)
+{
+    return which ? ((b->vpc + b->bytes - 1) & 0xfff) + 1 : b->dep_to;
+}
+
 static void page_recount(struct bt *bt, struct code_page *p)
 {
+    const struct code_cache *k = bt->cache;
+
     p->lines = 0;
-    for (struct block *b = p->blocks[0]; b; b = b->page_next[0])
-        lines_add(p, b->dep_from, b->dep_to);
-    for (struct block *b = p->blocks[1]; b; b = b->page_next[1])
-        lines_add(p, 0, ((b->vpc + b->bytes - 1) & 0xfff) + 1);
+    for (unsigned which = 0; which < 2; which++)
+        for (struct block *b = arena_at(k, p->blocks[which]); b; b = arena_at(k, b->page_next[which]))
+            lines_add(p, bytes_from(b, which), bytes_to(b, which));
     lines_set(bt, p, p->lines);
 }
 
@@ -146,22 +161,19 @@ void block_add(struct bt *bt, struct block *b)
 {
     struct code_cache *k = bt->cache;
     unsigned h = block_hash(b->gpa, b->mode);
-    struct code_page *p = page_find(bt, b->gpa >> 12);
+    arena_ref ref = arena_ref_of(k, b);
 
     b->hash_next = k->bucket[h];
-    k->bucket[h] = b;
-    if (p) {
-        b->page_next[0] = p->blocks[0];
-        p->blocks[0] = b;
-        lines_add(p, b->dep_from, b->dep_to);
+    k->bucket[h] = ref;
+    for (unsigned which = 0; which <= b->crosses; which++) {
+        struct code_page *p = page_find(bt, (which ? b->gpa2 : b->gpa) >> 12);
+        if (!p)
+            continue;
+        b->page_next[which] = p->blocks[which];
+        p->blocks[which] = ref;
+        lines_add(p, bytes_from(b, which), bytes_to(b, which));
     }
-    p = b->crosses ? page_find(bt, b->gpa2 >> 12) : NULL;
-    if (p) {
-        b->page_next[1] = p->blocks[1];
-        p->blocks[1] = b;
-        lines_add(p, 0, ((b->vpc + b->bytes - 1) & 0xfff) + 1);
-    }
-    k->order[k->norder++] = b;
+    k->order[k->norder++] = ref;
 }
 
 static u8 *writable(struct code_cache *k, u8 *rx)
@@ -169,46 +181,52 @@ static u8 *writable(struct code_cache *k, u8 *rx)
     return k->rw + (rx - k->rx);
 }
 
-static void patch_rel32(struct code_cache *k, u8 *at, const u8 *target)
+static void patch_rel32(struct code_cache *k, code_ref at, code_ref target)
 {
-    __atomic_store_n((u32 *)writable(k, at), (u32)(target - (at + 4)), __ATOMIC_RELEASE);
+    __atomic_store_n((u32 *)(k->rw + at), target - (at + 4), __ATOMIC_RELEASE);
 }
 
 /* Within a page of the guest's memory, whatever is mapped at its address by now. */
-enum entry_kind link_kind(const struct link *l, const struct block *to)
+enum entry_kind link_kind(const struct code_cache *k, const struct link *l, const struct block *to)
 {
-    const struct block *from = l->from;
-    bool same_page = link_in_page(l) && (to->gpa >> 12) == (from->gpa >> 12);
+    const struct block *from = link_from(k, l);
+    bool same_page = link_in_page(k, l) && (to->gpa >> 12) == (from->gpa >> 12);
 
     if (from->relative != to->relative || l->target != to->vpc)
         return ENTRY_INDIRECT; /* another frame */
     return same_page && !to->crosses && !from->crosses ? ENTRY_NEAR : ENTRY_FAR;
 }
 
-void link_set(struct bt *bt, struct link *l, struct block *to, u8 *bridge)
+void link_set(struct bt *bt, struct link *l, struct block *to, code_ref bridge)
 {
-    const struct block *from = l->from;
-    enum entry_kind kind = link_kind(l, to);
+    struct code_cache *k = bt->cache;
+    const struct block *from = link_from(k, l);
+    enum entry_kind kind = link_kind(k, l, to);
 
     if (l->to || from->dead || to->dead)
         return;
-    u8 *near = to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
-    u8 *entry = kind == ENTRY_NEAR ? near : kind == ENTRY_FAR ? to->far : bridge;
-    l->to = to;
+    code_ref near = to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
+    code_ref entry = kind == ENTRY_NEAR ? near : kind == ENTRY_FAR ? to->far : bridge;
+    l->to = arena_ref_of(k, to);
     l->next_in = to->incoming;
-    to->incoming = l;
-    patch_rel32(bt->cache, l->jmp, entry);
+    to->incoming = arena_ref_of(k, l);
+    patch_rel32(k, l->jmp, entry);
 }
 
-static void link_remove_from_target(struct link *l)
+static struct link *link_at_ref(const struct code_cache *k, arena_ref ref)
 {
-    struct link **p = &l->to->incoming;
+    return arena_at(k, ref);
+}
 
-    while (*p && *p != l)
-        p = &(*p)->next_in;
+static void link_remove_from_target(const struct code_cache *k, struct link *l)
+{
+    arena_ref *p = &block_at_ref(k, l->to)->incoming, ref = arena_ref_of(k, l);
+
+    while (*p && *p != ref)
+        p = &link_at_ref(k, *p)->next_in;
     if (*p)
         *p = l->next_in;
-    l->to = NULL;
+    l->to = 0;
 }
 
 /* Jump tables still lead to a dead block: its first instruction, of 7 bytes, becomes a jump to the look-up. Another vCPU
@@ -225,46 +243,44 @@ static void lead_to_miss(struct code_cache *k, u8 *indirect)
 static void block_kill(struct bt *bt, struct block *b)
 {
     struct code_cache *k = bt->cache;
-    struct block **p = &k->bucket[block_hash(b->gpa, b->mode)];
+    arena_ref *p = &k->bucket[block_hash(b->gpa, b->mode)], ref = arena_ref_of(k, b);
 
-    while (*p && *p != b)
-        p = &(*p)->hash_next;
+    while (*p && *p != ref)
+        p = &block_at_ref(k, *p)->hash_next;
     if (*p)
         *p = b->hash_next;
-    for (struct link *l = b->incoming, *next; l; l = next) {
-        next = l->next_in;
+    for (struct link *l = arena_at(k, b->incoming), *next; l; l = next) {
+        next = arena_at(k, l->next_in);
         patch_rel32(k, l->jmp, l->stub);
-        l->to = NULL;
+        l->to = 0;
     }
-    b->incoming = NULL;
-    for (struct link *l = b->outgoing; l; l = l->next_out)
+    b->incoming = 0;
+    for (struct link *l = arena_at(k, b->outgoing); l; l = arena_at(k, l->next_out))
         if (l->to)
-            link_remove_from_target(l);
+            link_remove_from_target(k, l);
     if (b->indirect)
-        lead_to_miss(k, b->indirect);
+        lead_to_miss(k, code_at(k, b->indirect));
     b->dead = true;
     k->stat_invalidated++;
 }
 
-static void page_list_remove(struct code_page *p, struct block *b, unsigned which)
+static void page_list_remove(const struct code_cache *k, struct code_page *p, struct block *b, unsigned which)
 {
-    struct block **at = &p->blocks[which];
+    arena_ref *at = &p->blocks[which], ref = arena_ref_of(k, b);
 
-    while (*at && *at != b)
-        at = &(*at)->page_next[which];
+    while (*at && *at != ref)
+        at = &block_at_ref(k, *at)->page_next[which];
     if (*at)
         *at = b->page_next[which];
 }
 
 static void block_drop(struct bt *bt, struct block *b)
 {
-    struct code_page *p = page_find(bt, b->gpa >> 12);
-
-    if (p)
-        page_list_remove(p, b, 0);
-    p = b->crosses ? page_find(bt, b->gpa2 >> 12) : NULL;
-    if (p)
-        page_list_remove(p, b, 1);
+    for (unsigned which = 0; which <= b->crosses; which++) {
+        struct code_page *p = page_find(bt, (which ? b->gpa2 : b->gpa) >> 12);
+        if (p)
+            page_list_remove(bt->cache, p, b, which);
+    }
     block_kill(bt, b);
 }
 
@@ -306,10 +322,7 @@ static void page_unmark(struct bt *bt, struct code_page *p)
 
 static bool hits(const struct block *b, unsigned which, unsigned from, unsigned to)
 {
-    unsigned start = which ? 0 : b->dep_from;
-    unsigned end = which ? ((b->vpc + b->bytes - 1) & 0xfff) + 1 : b->dep_to;
-
-    return from < end && start < to;
+    return from < bytes_to(b, which) && bytes_from(b, which) < to;
 }
 
 /*
@@ -343,8 +356,8 @@ static void page_written(struct bt *bt, struct code_page *p, unsigned from, unsi
     }
     if (p->lines & lines) {
         for (unsigned which = 0; which < 2; which++)
-            for (struct block *b = p->blocks[which], *next; b; b = next) {
-                next = b->page_next[which];
+            for (struct block *b = arena_at(bt->cache, p->blocks[which]), *next; b; b = next) {
+                next = arena_at(bt->cache, b->page_next[which]);
                 if (hits(b, which, from, to)) {
                     block_drop(bt, b);
                     dropped = true;
@@ -431,7 +444,7 @@ static void drop_all(struct bt *bt)
             page_unmark(bt, k->page[i]);
     zero(k->bucket, BLOCK_BUCKETS * sizeof(*k->bucket));
     zero(k->arena, ALIGN_UP(k->arena_used, 8));
-    k->arena_used = 0;
+    k->arena_used = ARENA_FIRST;
     k->norder = 0;
     k->used = k->fixed;
     k->stat_flushes++;

@@ -10,6 +10,11 @@
 
 struct link;
 
+/* There are as many records of blocks and links as a guest's code has jumps: they name each other by where they are in the
+ * arena, and host code by where it is in the cache, in 4 bytes each. 0 is nothing, in both. */
+typedef u32 arena_ref;
+typedef u32 code_ref;
+
 /* Where a jump to a block comes from. What must be checked there is in front of the block, or, if it turned out to be
  * needed when the block was there already, in a piece of code of its own. */
 enum entry_kind {
@@ -21,26 +26,27 @@ enum entry_kind {
 struct block {
     u64 vpc, gpa, gpa2;     /* guest address; where its bytes are (gpa2: page of the bytes past the page end, if crosses) */
     u32 mode;
-    u16 bytes, ninsns;
     u16 dep_from, dep_to;   /* offsets in the first page: the bytes that its translation depends on */
-    bool crosses, dead;
-    bool flags_dead;        /* the flags need not survive its first instruction */
-    bool relative;          /* vpc is in a frame: the guest's address is vpc + P_SLIDE, see relative.c */
-    u8 *indirect, *far;     /* entries, or NULL: not made yet */
-    u8 *poll, *entry;       /* from a backward jump; from within the page */
-    u8 *start, *code_end;   /* its host code but for entries that were made later */
-    u32 *map;               /* per insn: host offset from start << 12 | guest offset from vpc */
-    struct block *hash_next, *page_next[2];
-    struct link *incoming, *outgoing;
+    u16 bytes;
+    u8 ninsns;
+    bool crosses : 1, dead : 1;
+    bool flags_dead : 1;    /* the flags need not survive its first instruction */
+    bool relative : 1;      /* vpc is in a frame: the guest's address is vpc + P_SLIDE, see relative.c */
+    code_ref indirect, far; /* entries, or 0: not made yet */
+    code_ref poll, entry;   /* from a backward jump; from within the page */
+    code_ref start, code_end; /* its host code but for entries that were made later */
+    arena_ref hash_next, page_next[2]; /* blocks */
+    arena_ref incoming, outgoing;      /* links */
+    u32 map[];              /* per insn: host offset from start << 12 | guest offset from vpc */
 };
 
 /* A direct jump between blocks. */
 struct link {
-    u8 *jmp;                /* RX address of the rel32, 4-byte aligned */
-    u8 *stub;               /* where it goes while not linked */
     u64 target;             /* guest address, or in the frame of `from` */
-    struct block *from, *to;
-    struct link *next_in, *next_out;
+    code_ref jmp;           /* the rel32, 4-byte aligned */
+    code_ref stub;          /* where it goes while not linked */
+    arena_ref from, to;     /* blocks */
+    arena_ref next_in, next_out;
 };
 
 /* What a stub needs to know of a special or careful instruction. */
@@ -68,7 +74,7 @@ static inline bool relative_address(u64 vpc)
 
 struct code_page {
     u64 gpn;
-    struct block *blocks[2]; /* [0]: blocks that start here, linked by page_next[0]; [1]: that end here (crosses) */
+    arena_ref blocks[2];    /* [0]: blocks that start here, linked by page_next[0]; [1]: that end here (crosses) */
     u64 lines;              /* bit n: bytes 64n.. are translated */
     u32 data_writes;        /* stores that hit the page but no translated line, since it became code */
     u32 frame;              /* what relative blocks call this page's address; 0: has none yet */
@@ -79,6 +85,7 @@ struct code_page {
 #define BLOCK_BUCKETS 65536
 #define PAGE_BUCKETS 4096
 #define CAREFUL_BUCKETS 4096
+#define ARENA_FIRST 8 /* 0 is no record */
 
 struct code_cache {
     u32 lock;
@@ -88,12 +95,12 @@ struct code_cache {
     u64 size, used, fixed;  /* bytes; fixed: trampolines at the start */
     u8 *arena;
     u64 arena_size, arena_used;
-    struct block **bucket;
+    arena_ref *bucket;
     struct code_page **page;
     u8 *page_map;           /* per page of the memfd: PAGE_IS_CODE: has translations and is write-protected in gview;
                              * the rest counts how often its code was dropped for being written beside */
     u8 *lines;              /* per 64 bytes of the memfd: not 0: holds translated code, or is being translated */
-    struct block **order;   /* blocks by host address */
+    arena_ref *order;       /* blocks by host address */
     u32 norder, max_order;
     u32 npages;             /* that are marked */
     u8 *faults;             /* small counters by hash of the instruction's address */
@@ -101,6 +108,32 @@ struct code_cache {
     u8 *tramp[STUBS];       /* RX addresses of jumps to the stubs */
     u64 stat_flushes, stat_invalidated;
 };
+
+/* A record from its reference and back; an executable address from its reference and back. */
+static inline void *arena_at(const struct code_cache *k, u64 ref)
+{
+    return ref ? k->arena + ref : NULL;
+}
+
+static inline struct block *block_at_ref(const struct code_cache *k, arena_ref ref)
+{
+    return arena_at(k, ref);
+}
+
+static inline arena_ref arena_ref_of(const struct code_cache *k, const void *record)
+{
+    return (arena_ref)((const u8 *)record - k->arena);
+}
+
+static inline u8 *code_at(const struct code_cache *k, code_ref ref)
+{
+    return k->rx + ref;
+}
+
+static inline code_ref code_ref_of(const struct code_cache *k, const u8 *rx)
+{
+    return (code_ref)(rx - k->rx);
+}
 
 int cache_init(struct bt *bt, u64 size, struct err *err);
 void cache_fini(struct bt *bt);
@@ -135,12 +168,17 @@ struct block *block_find(struct bt *bt, u64 gpa, u64 gpa2, u64 vpc, u32 mode);
 struct block *block_of_host(struct bt *bt, const u8 *rx);  /* the block whose code holds rx, or NULL */
 void block_add(struct bt *bt, struct block *b);
 /* Patches l to jump to `to`, which has the entry that link_kind() asks for; indirect: by way of `bridge`. */
-void link_set(struct bt *bt, struct link *l, struct block *to, u8 *bridge);
-enum entry_kind link_kind(const struct link *l, const struct block *to);
+void link_set(struct bt *bt, struct link *l, struct block *to, code_ref bridge);
+enum entry_kind link_kind(const struct code_cache *k, const struct link *l, const struct block *to);
 
-static inline bool link_in_page(const struct link *l)
+static inline struct block *link_from(const struct code_cache *k, const struct link *l)
 {
-    return (l->target >> 12) == (l->from->vpc >> 12);
+    return arena_at(k, l->from);
+}
+
+static inline bool link_in_page(const struct code_cache *k, const struct link *l)
+{
+    return (l->target >> 12) == (link_from(k, l)->vpc >> 12);
 }
 
 static inline bool block_has_entry(const struct block *b, enum entry_kind kind)
@@ -178,7 +216,7 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind);
 /* Adds an entry that b does not have. Heavy, lock held, and there is room. */
 void translate_entry(struct cpu *c, struct block *b, enum entry_kind kind);
 /* Code for a link to the indirect entry of `to`. Heavy, lock held, and there is room. */
-u8 *translate_bridge(struct cpu *c, const struct link *l, struct block *to);
+code_ref translate_bridge(struct cpu *c, const struct link *l, struct block *to);
 /* relative.c: no slide; the frame's page for a block at vpc, and what must be set before a relative block at vpc is entered. */
 void relative_reset(struct cpu *c);
 u32 relative_frame(struct cpu *c, struct code_page *p, u64 vpc);

@@ -121,6 +121,11 @@ void gen_stub_call(struct gen *g, enum stub stub, void *record);
 /* step.c: functions for sites (light) */
 sys_fn sys_invalid, sys_too_long, sys_no_unit, sys_step, sys_moffs;
 
+static inline code_ref gen_here(const struct gen *g)
+{
+    return code_ref_of(g->bt->cache, code_rx(&g->o));
+}
+
 static inline bool reg_hidden(unsigned r) { return r == S1 || r == S2; }
 
 #endif

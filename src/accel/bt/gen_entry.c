@@ -146,15 +146,15 @@ static void gen_checks(struct gen *g, enum entry_kind kind)
         b8(o, b->vpc);
     }
     if (kind == ENTRY_INDIRECT) {
-        align(o, 8);
-        b->indirect = code_rx(o);
+        align(o, 16); /* lead_to_miss() needs 8; jumps to other places are predicted badly by some processors */
+        b->indirect = gen_here(g);
         b3(o, 0x4c, 0x8d, 0xb8), b4(o, 0); /* lea r15, [rax + 0]: 7 bytes, see lead_to_miss() */
         flags_to_ax(o);
         check_identity(g, literal);
         if (b->relative)
             enter_frame(g);
     } else {
-        b->far = code_rx(o);
+        b->far = gen_here(g);
         flags_save(o, S2, 0);
         if (b->relative)
             load_gs(o, S1, PRIV_FIELD(P_EXEC_SLID));
@@ -173,7 +173,7 @@ void gen_entries(struct gen *g, enum entry_kind kind)
     u8 *out = NULL;
 
     g->vpc = b->vpc;
-    b->start = code_rx(o);
+    b->start = gen_here(g);
     if (kind != ENTRY_NEAR) {
         gen_checks(g, kind);
         if (live) {
@@ -185,13 +185,13 @@ void gen_entries(struct gen *g, enum entry_kind kind)
             mov_rr(o, RAX, S2);
         }
     }
-    b->poll = code_rx(o);
+    b->poll = gen_here(g);
     if (live)
         flags_save(o, S2, 0);
     check_events(g);
     if (live)
         flags_restore(o, S2, 0);
-    b->entry = code_rx(o);
+    b->entry = gen_here(g);
     if (out)
         out[-1] = (u8)(o->p - out);
 }
@@ -204,5 +204,5 @@ void gen_entry_apart(struct gen *g, enum entry_kind kind)
         mov_rr(&g->o, RAX, S2);
     else
         flags_restore(&g->o, S2, 0);
-    jmp_rx(&g->o, g->b->poll);
+    jmp_rx(&g->o, code_at(g->bt->cache, g->b->poll));
 }

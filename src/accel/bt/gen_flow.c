@@ -21,7 +21,7 @@ struct site *gen_site(struct gen *g, sys_fn *fn)
 void gen_stub_call(struct gen *g, enum stub stub, void *record)
 {
     g->s2_window = NO_WINDOW;
-    mov_imm(&g->o, S2, (u64)record);
+    mov_imm(&g->o, S2, arena_ref_of(g->bt->cache, record));
     jmp_rx(&g->o, g->bt->cache->tramp[stub]);
 }
 
@@ -49,14 +49,15 @@ static void align_rel32(struct gen *g, unsigned opcode_bytes)
 
 static void note_link(struct gen *g, u8 *rel32, u64 target)
 {
+    const struct code_cache *cache = g->bt->cache;
     struct link *l = arena_alloc(g->bt, sizeof(*l));
     struct cold *k = gen_cold(g, COLD_LINK);
 
-    l->jmp = rel32 + g->o.to_rx;
+    l->jmp = code_ref_of(cache, rel32 + g->o.to_rx);
     l->target = g->code64 ? target : (u32)target;
-    l->from = g->b;
+    l->from = arena_ref_of(cache, g->b);
     l->next_out = g->b->outgoing;
-    g->b->outgoing = l;
+    g->b->outgoing = arena_ref_of(cache, l);
     k->from1 = rel32;
     k->link = l;
 }

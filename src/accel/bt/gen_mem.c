@@ -149,19 +149,20 @@ static void cold_slow(struct gen *g, const struct cold *k)
     if (k->from2)
         patch_here(o, k->from2);
     if (k->from2 && power_of_two && k->live) {
-        /* The same, but S1 may hold RAX: look the entry up again. */
-        lea(o, true, S2, k->addr_reg, REG_NONE, 1, k->size - 1);
+        /* The same, but S1 may hold RAX. The entry in S2 is a multiple of 4096, so it may be in the sum. */
+        lea(o, true, S2, k->addr_reg, S2, 1, k->size - 1);
         test_imm32(o, S2, 0x1000 - k->size);
         u8 *crosses = jcc(o, CC_E);
-        pext_page(o, S2, k->addr_reg, PRIV_FIELD(P_PEXT_MASK));
-        load_entry(o);
+        lea(o, true, S2, S2, REG_NONE, 1, -(s32)(k->size - 1));
+        sub_rr(o, S2, k->addr_reg);
         patch(jmp(o), k->restore);
         patch_here(o, crosses);
     } else if (k->from2 && power_of_two) {
         /* Misaligned, and rarely across the end of the page: is (addr + size - 1) % 4096 < size - 1? */
         lea(o, true, S1, k->addr_reg, REG_NONE, 1, k->size - 1);
         test_imm32(o, S1, 0x1000 - k->size);
-        lea(o, true, S1, S1, REG_NONE, 1, -(s32)(k->size - 1));
+        if (k->addr_reg == S1)
+            lea(o, true, S1, S1, REG_NONE, 1, -(s32)(k->size - 1));
         patch(jcc(o, CC_NE), k->resume);
     }
     patch_here(o, k->from1);
@@ -210,9 +211,9 @@ void gen_cold_code(struct gen *g)
             continue;
         }
         if (k->kind == COLD_LINK) {
-            k->link->stub = code_rx(o);
+            k->link->stub = gen_here(g);
             patch_here(o, k->from1);
-            mov_imm(o, S2, (u64)k->link);
+            mov_imm(o, S2, arena_ref_of(g->bt->cache, k->link));
             jmp_rx(o, g->bt->cache->tramp[STUB_LINK]);
             continue;
         }

@@ -32,6 +32,17 @@ static u64 rip_of(const struct cpu *c, u64 lin)
     return (c->mode & MODE_REAL) ? rip & 0xffff : rip;
 }
 
+static struct stub_ret go_to(const struct cpu *c, code_ref host)
+{
+    return (struct stub_ret){.host = (u64)code_at(c->vcpu->bt->cache, host)};
+}
+
+/* What a stub was told about: a site or link. */
+static void *record_at(const struct cpu *c, u64 rec)
+{
+    return arena_at(c->vcpu->bt->cache, rec);
+}
+
 static struct stub_ret exit_with(struct cpu *c, enum cpu_exit why)
 {
     c->vcpu->exit = why;
@@ -110,7 +121,7 @@ static struct stub_ret run_careful(struct cpu *c)
     c->mode |= MODE_CAREFUL;
     struct block *b = block_at(c, vpc, ENTRY_NEAR);
     c->mode = mode;
-    return (struct stub_ret){.host = (u64)b->entry};
+    return go_to(c, b->entry);
 }
 
 static bool interruptible(const struct cpu *c)
@@ -159,10 +170,10 @@ struct stub_ret light_jt_miss(struct cpu *c, u64 vpc, u64 s2)
     c->rip = rip_of(c, vpc);
     check_fetch(c, vpc);
     struct block *b = block_at(c, vpc, ENTRY_INDIRECT);
-    c->vcpu->jt[vpc & 0xffff] = (u64)b->indirect;
+    c->vcpu->jt[vpc & 0xffff] = (u64)code_at(c->vcpu->bt->cache, b->indirect);
     relative_enter(c, b, vpc);
     c->priv[P_S1] = vpc;
-    return (struct stub_ret){.host = (u64)b->poll};
+    return go_to(c, b->poll);
 }
 
 static u64 heavy_bridge(u64 cpu, u64 link, u64 block)
@@ -177,25 +188,25 @@ static u64 heavy_bridge(u64 cpu, u64 link, u64 block)
 struct stub_ret light_link(struct cpu *c, u64 s1, u64 rec)
 {
     struct bt *bt = c->vcpu->bt;
-    struct link *l = (struct link *)rec;
-    u64 target = guest_address(c, l->target, l->from->relative);
+    struct link *l = record_at(c, rec);
+    u64 target = guest_address(c, l->target, link_from(bt->cache, l)->relative);
 
     (void)s1;
     c->vcpu->stat_link++;
     c->rip = rip_of(c, target);
     check_fetch(c, target);
-    struct block *b = block_at(c, target, link_in_page(l) ? ENTRY_NEAR : ENTRY_FAR);
-    enum entry_kind kind = link_kind(l, b);
+    struct block *b = block_at(c, target, link_in_page(bt->cache, l) ? ENTRY_NEAR : ENTRY_FAR);
+    enum entry_kind kind = link_kind(bt->cache, l, b);
     if (!block_has_entry(b, kind))
         b = block_at(c, target, kind);
     cache_lock(bt);
     if (kind != ENTRY_INDIRECT)
-        link_set(bt, l, b, NULL);
+        link_set(bt, l, b, 0);
     else if (cache_has_room(bt))
         heavy_call(c, heavy_bridge, (u64)c, (u64)l, (u64)b);
     cache_unlock(bt);
     relative_enter(c, b, target);
-    return (struct stub_ret){.host = (u64)b->poll};
+    return go_to(c, b->poll);
 }
 
 /* --- events --- */
@@ -370,7 +381,7 @@ static bool steps_over(const struct cpu *c, const struct site *s)
 
 struct stub_ret light_special(struct cpu *c, u64 s1, u64 rec)
 {
-    const struct site *s = (const struct site *)rec;
+    const struct site *s = record_at(c, rec);
 
     (void)s1;
     u64 vpc = guest_address(c, s->vpc, s->relative);
@@ -461,7 +472,7 @@ struct stub_ret light_window(struct cpu *c, u64 lin, u64 rec)
     struct block *b = block_at(c, vpc, ENTRY_NEAR);
     c->mode &= ~MODE_NOWINDOW;
     relative_enter(c, b, vpc);
-    return (struct stub_ret){.host = (u64)b->entry};
+    return go_to(c, b->entry);
 }
 
 /* Where a careful access goes: straight to RAM in the VMM's view if it can, else through the bounce buffer. */
@@ -565,7 +576,7 @@ static struct stub_ret place_nothing(struct cpu *c, const struct site *s)
 
 struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
 {
-    const struct site *s = (const struct site *)rec;
+    const struct site *s = record_at(c, rec);
     struct vcpu *v = c->vcpu;
     const struct insn_form *f = s->in.form;
     unsigned first = 0, len = f->mem_bytes;
@@ -591,7 +602,7 @@ struct stub_ret light_begin(struct cpu *c, u64 s1, u64 rec)
 
 struct stub_ret light_end(struct cpu *c, u64 s1, u64 rec)
 {
-    const struct site *s = (const struct site *)rec;
+    const struct site *s = record_at(c, rec);
     struct vcpu *v = c->vcpu;
     u64 dropped = v->bt->cache->stat_invalidated;
 

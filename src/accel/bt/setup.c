@@ -50,6 +50,7 @@ int cache_init(struct bt *bt, u64 size, struct err *err)
         return err_sys(err, errno, "bt: cannot map the code cache (is executable memory forbidden here?)");
     k->arena_size = ARENA_BYTES;
     k->arena = reserve(k->arena_size);
+    k->arena_used = ARENA_FIRST;
     k->bucket = reserve(BLOCK_BUCKETS * sizeof(*k->bucket));
     k->page = reserve(PAGE_BUCKETS * sizeof(*k->page));
     k->page_map = reserve(ALIGN_UP(bt->m->ram->mapped >> 12, 4096));

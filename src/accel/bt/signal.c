@@ -31,9 +31,9 @@ static struct block *block_at_host(struct bt *bt, const u8 *rx)
     return b;
 }
 
-static unsigned guest_offset(const struct block *b, const u8 *rx)
+static unsigned guest_offset(const struct bt *bt, const struct block *b, const u8 *rx)
 {
-    u32 host = (u32)(rx - b->start);
+    u32 host = code_ref_of(bt->cache, rx) - b->start;
     unsigned at = 0;
 
     for (unsigned i = 0; i < b->ninsns && (b->map[i] >> 12) <= host; i++)
@@ -75,7 +75,7 @@ static void handle(int sig, siginfo_t *info, void *uc)
         return;
     }
     struct cpu *c = v->c;
-    unsigned offset = guest_offset(b, pc);
+    unsigned offset = guest_offset(v->bt, b, pc);
     bool careful = b->mode & MODE_CAREFUL;
 
     store_registers(c, g);

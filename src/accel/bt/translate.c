@@ -189,7 +189,7 @@ static void gen_body(struct gen *g)
     for (g->i = 0; g->i < g->n; g->i++) {
         g->in = &g->insn[g->i];
         g->vpc = b->vpc + g->offset[g->i];
-        b->map[g->i] = (u32)(code_rx(&g->o) - b->start) << 12 | g->offset[g->i];
+        b->map[g->i] = (gen_here(g) - b->start) << 12 | g->offset[g->i];
         gen_windows(g);
         gen_insn(g);
         if ((g->b->mode & (MODE_TF | MODE_DEBUG)) && !g->ended)
@@ -257,22 +257,31 @@ void translate_entry(struct cpu *c, struct block *b, enum entry_kind kind)
     code_end(g);
 }
 
-u8 *translate_bridge(struct cpu *c, const struct link *l, struct block *to)
+code_ref translate_bridge(struct cpu *c, const struct link *l, struct block *to)
 {
-    struct gen *g = gen_begin(c, l->from);
+    struct gen *g = gen_begin(c, link_from(c->vcpu->bt->cache, l));
 
     code_begin(g);
-    u8 *start = code_rx(&g->o);
+    code_ref start = gen_here(g);
     gen_code_address(g, S1, l->target);
-    jmp_rx(&g->o, to->indirect);
+    jmp_rx(&g->o, code_at(g->bt->cache, to->indirect));
     code_end(g);
     return start;
+}
+
+/* A draft of a block gets its place, with room for its map. */
+static struct block *block_keep(struct bt *bt, const struct block *draft)
+{
+    struct block *b = arena_alloc(bt, sizeof(*b) + draft->ninsns * sizeof(b->map[0]));
+
+    *b = *draft;
+    return b;
 }
 
 struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
 {
     struct bt *bt = c->vcpu->bt;
-    struct block *b = arena_alloc(bt, sizeof(*b));
+    struct block draft = {.gpa = gpa, .mode = c->mode}, *b = &draft;
     struct gen *g = gen_begin(c, b);
 
     g->code64 = (c->mode & MODE_CODE_MASK) == MODE_CODE64;
@@ -280,8 +289,6 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     g->offset[0] = 0;
     g->careful[0] = false;
     g->lin = vpc;
-    b->gpa = gpa;
-    b->mode = c->mode;
     b->dep_from = vpc & 0xfff;
     struct code_page *p = page_mark(bt, gpa);
     page_lines(bt, gpa, false);
@@ -300,15 +307,15 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     b->dep_to = (u16)MIN(b->dep_from + b->bytes, 4096);
     find_dead_flags(g);
     find_windows(g);
-    b->ninsns = g->n;
-    b->map = arena_alloc(bt, g->n * sizeof(u32));
+    b->ninsns = (u8)g->n;
     b->flags_dead = g->flags_dead[0];
+    b = g->b = block_keep(bt, b);
     code_begin(g);
     gen_entries(g, kind);
     g->s2_window = NO_WINDOW;
     gen_body(g);
     code_end(g);
-    b->code_end = code_rx(&g->o);
+    b->code_end = gen_here(g);
     block_add(bt, b);
     page_lines(bt, gpa, true);
     if (b->crosses)
