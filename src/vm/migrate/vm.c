@@ -8,6 +8,7 @@
 #include "vm/migrate/parts.h"
 
 #include "base/log.h"
+#include "vm/snapshot/snapshot.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -214,15 +215,12 @@ static int read_options(const struct control_call *call, struct migrate_options 
 /* What a machine must be for this. */
 static int check_machine(struct vm_migration *m, struct err *err)
 {
-    if (m->destination && !migrate_destination_runs(m->destination))
-        return err_set(err, EBUSY, "the machine is arriving from another host");
-    if (m->destination && lazy_missing(&m->vm->ram))
-        return err_set(err, EBUSY,
-                       "a part of the machine's memory is still to come from the host it was on "
-                       "before; wait for that migration to complete");
-    if (m->source)
-        return err_set(err, EBUSY, "the machine is being migrated already");
-    return 0;
+    int rc = vm_migrate_stays(m->vm, err);
+
+    /* A snapshot puts overlays on disks, which our description names by then. */
+    if (!rc && vm_snapshots_busy(m->vm->snapshots))
+        rc = err_set(err, EBUSY, "a snapshot of the machine is being taken; wait for it");
+    return rc;
 }
 
 /* The description with the disks as they are now: snapshots put overlays on them. */
@@ -507,6 +505,25 @@ bool vm_migrate_may_resume(const struct vm *vm)
         return true;
     migrate_source_progress(m->source, &p);
     return p.phase < MIGRATE_HANDOVER;
+}
+
+int vm_migrate_stays(const struct vm *vm, struct err *err)
+{
+    const struct vm_migration *m = vm->migration;
+
+    if (!m)
+        return 0;
+    if (m->source)
+        return err_set(err, EBUSY,
+                       "the machine is being migrated: wait for its end or 'trapeze migrate "
+                       "--cancel' it");
+    if (m->destination && !migrate_destination_runs(m->destination))
+        return err_set(err, EBUSY, "the machine is arriving from another host");
+    if (m->destination && lazy_missing(&vm->ram))
+        return err_set(err, EBUSY,
+                       "a part of the machine's memory is still to come from the host it was on "
+                       "before; wait for that migration to complete");
+    return 0;
 }
 
 const char *vm_migrate_state(const struct vm *vm)

@@ -24,6 +24,8 @@ void vm_migrate_interrupt(struct vm *vm);
 bool vm_migrate_may_resume(const struct vm *vm);
 /* Takes back the disks that a migration gave up, when it failed and could not. */
 int vm_migrate_retake(struct vm *vm);
+/* -EBUSY: the machine is on its way, so its disks must stay as they were described and its state is not ours to take. */
+int vm_migrate_stays(const struct vm *vm, struct err *err);
 /* For `status`: NULL when there is nothing to say. */
 const char *vm_migrate_state(const struct vm *vm);
 

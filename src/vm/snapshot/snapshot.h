@@ -21,6 +21,9 @@ struct vm_snapshots;
 int vm_snapshots_new(struct vm *vm, struct vm_snapshots **ret_s, struct err *err);
 void vm_snapshots_free(struct vm_snapshots *s); /* before the machine's parts go; NULL is fine */
 
+/* Is one being taken? Main loop; NULL is fine. */
+bool vm_snapshots_busy(const struct vm_snapshots *s);
+
 void control_do_snapshot(struct control_call *call);
 void control_do_snapshot_plan(struct control_call *call);
 

@@ -3,6 +3,7 @@
  */
 #include "vm/snapshot/parts.h"
 
+#include "vm/migrate/vm.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -26,10 +27,10 @@ void control_do_snapshot_plan(struct control_call *call)
 
     for (unsigned i = 0; i < vm->config->ndisks; i++)
         json_array_append_new(disks, describe_disk(vm->disk[i]));
-    control_reply(call, json_pack("{s:I,s:s,s:s,s:b,s:o}", "memory", (json_int_t)vm->ram.size,
-                                  "accel", vm->report.accel, "base",
-                                  vm->snapshots ? vm->snapshots->base : "", "kernel",
-                                  (int)board_has_kernel(vm->board), "disks", disks));
+    control_reply(call,
+                  json_pack("{s:I,s:s,s:s,s:b,s:o}", "memory", (json_int_t)vm->ram.size, "accel",
+                            vm->report.accel, "base", vm->snapshots ? vm->snapshots->base : "",
+                            "kernel", (int)board_has_kernel(vm->board), "disks", disks));
 }
 
 static void caller_gone(struct control_call *call)
@@ -94,6 +95,8 @@ static int check_possible(const struct vm *vm, const struct snapshot_job *job, s
 {
     if (vm->ended)
         return err_set(err, ESHUTDOWN, "the machine is ending");
+    if (vm_migrate_stays(vm, err))
+        return -EBUSY;
     if (job->incremental && !*vm->snapshots->base)
         return err_set(
             err, EINVAL,
@@ -124,6 +127,11 @@ static void refuse(struct control_call *call, int code, const char *why)
 
     err_set(&err, code, "%s", why);
     control_fail(call, &err);
+}
+
+bool vm_snapshots_busy(const struct vm_snapshots *s)
+{
+    return s && s->job;
 }
 
 void control_do_snapshot(struct control_call *call)
