@@ -7,6 +7,7 @@
 #include "vm/terminal.h"
 #include <errno.h>
 #include <poll.h>
+#include <signal.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -21,7 +22,28 @@ struct attaching {
     bool escaped; /* Ctrl-A was typed */
     bool keys;    /* standard input is a terminal */
     bool detached;
+    const struct host *h; /* for telling the terminal's size */
+    const struct record *record;
 };
+
+static volatile sig_atomic_t resized; /* by the signal's handler */
+
+static void note_resize(int signal)
+{
+    resized = 1;
+}
+
+/* The guest's console gets the terminal's size, over a connection of its own: ours is raw. Convenience: errors are none. */
+static void tell_size(struct attaching *a)
+{
+    u16 cols = 0, rows = 0;
+
+    resized = 0;
+    terminal_size(&cols, &rows);
+    if (cols && rows)
+        guest_ask(a->h, a->record, "resize", json_pack("{s:i,s:i}", "cols", cols, "rows", rows),
+                  NULL, NULL);
+}
 
 static int write_all(int fd, const char *buf, size_t len)
 {
@@ -77,8 +99,13 @@ static void pass_on(struct attaching *a)
     char buf[512];
 
     while (!a->detached) {
-        if (poll(p, 2, -1) < 0 && errno != EINTR)
+        if (resized)
+            tell_size(a);
+        if (poll(p, 2, -1) < 0) {
+            if (errno == EINTR)
+                continue;
             return;
+        }
         if (p[0].revents) {
             ssize_t n = read(a->fd, buf, sizeof(buf));
 
@@ -107,8 +134,13 @@ static int on_terminal(struct attaching *a, struct client *c, const char *name, 
     if (!rc && a->keys)
         rc = terminal_start(&terminal, err);
     if (!rc) {
-        if (a->keys)
+        if (a->keys) {
+            struct sigaction act = {.sa_handler = note_resize};
+
+            sigaction(SIGWINCH, &act, NULL);
+            resized = 1;
             fprintf(stderr, "Attached to %s; Ctrl-A D detaches.\n", name);
+        }
         for (size_t n; (n = wire_take_bytes(&c->wire, buf, sizeof(buf)));)
             write_all(STDOUT_FILENO, buf, n);
         pass_on(a);
@@ -124,6 +156,8 @@ static int attach(void *opaque, struct host *h, struct record *record, struct er
     json_t *fields = json_pack("{s:b}", "readonly", a->no_stdin);
     int rc = guest_connect(h, record, &c, err);
 
+    a->h = h;
+    a->record = record;
     if (a->port)
         json_object_set_new(fields, "port", json_string(a->port));
     if (rc)

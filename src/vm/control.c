@@ -44,6 +44,7 @@ static const struct control_verb all_verbs[] = {
     {"pause", control_do_pause},
     {"powerdown", control_do_powerdown},
     {"quit", control_do_quit},
+    {"resize", control_do_resize},
     {"resume", control_do_resume},
     {"snapshot", control_do_snapshot},
     {"snapshot-plan", control_do_snapshot_plan},

@@ -1,11 +1,12 @@
 /*
- * Verb of the control socket: a connection becomes a look at the guest's console. Main loop.
+ * Verbs of the control socket: a connection becomes a look at the guest's console; the console has another size. Main loop.
  *
  * The console is what the guest's user reads: that of the two that has the log, else the one on standard output, else the
  * serial port unless it leads nowhere.
  */
 #include "vm/control.h"
 
+#include "device/virtio_console.h"
 #include "vm/parts.h"
 #include <errno.h>
 #include <string.h>
@@ -63,4 +64,21 @@ void control_do_attach(struct control_call *call)
     int fd = control_take_link(call, typed, sizeof(typed), &len);
     if (fd >= 0)
         stream_attach(stream, fd, readonly);
+}
+
+/* {"cols", "rows"}: of the terminal that looks at the virtio console. A serial port knows no size. */
+void control_do_resize(struct control_call *call)
+{
+    struct vm *vm = call->vm;
+    struct err err = ERR_INIT;
+    u64 cols, rows;
+
+    if (control_number(call, "cols", UINT16_MAX, 0, &cols, &err) ||
+        control_number(call, "rows", UINT16_MAX, 0, &rows, &err)) {
+        control_fail(call, &err);
+        return;
+    }
+    if (vm->console && cols && rows)
+        virtio_console_resize(vm->console, (u16)cols, (u16)rows);
+    control_reply(call, NULL);
 }

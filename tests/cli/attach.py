@@ -2,11 +2,14 @@
 
 attach.py TEXT COMMAND...            over pipes
 attach.py --terminal TEXT COMMAND... on a terminal of its own; then asks for help, detaches, and tells what it saw
+attach.py --sizes COMMAND...         on a terminal that takes every "COLUMNS ROWS" from standard input as its size
 TEXT may have escapes (\\x01).
 """
+import fcntl
 import os
 import pty
 import select
+import struct
 import subprocess
 import sys
 import termios
@@ -50,7 +53,23 @@ def on_terminal(text, command):
     print('restored:', 'yes' if termios.tcgetattr(theirs) == before else 'no')
 
 
+def sizes(command):
+    pid, fd = pty.fork()
+    if not pid:
+        os.execvp(command[0], command)
+    read_until(fd, b'detaches.')
+    for line in sys.stdin:
+        cols, rows = (int(n) for n in line.split())
+        fcntl.ioctl(fd, termios.TIOCSWINSZ, struct.pack('HHHH', rows, cols, 0, 0))
+    os.write(fd, b'\x01d')
+    read_until(fd, b'Detached')
+    os.waitpid(pid, 0)
+
+
 def main():
+    if sys.argv[1] == '--sizes':
+        sizes(sys.argv[2:])
+        return
     terminal = sys.argv[1] == '--terminal'
     text, command = sys.argv[1 + terminal], sys.argv[2 + terminal:]
     text = text.encode().decode('unicode_escape').encode('latin-1')

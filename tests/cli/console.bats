@@ -56,6 +56,27 @@ another" ]
     [ "$(state echo)" = running ]
 }
 
+# size_of GUEST: of its virtio console, as the machine's state has it: columns and rows, the lower byte first.
+size_of() {
+    "$TRAPEZE" snapshot create "$1" now >/dev/null 2>&1
+    "$TRAPEZE" snapshot show --format json now | jq -r '."virtio 16".config[5:13]'
+    "$TRAPEZE" snapshot rm now
+}
+
+@test "attach: the guest's console has the terminal's size, and follows it" {
+    command -v python3 >/dev/null || skip "python3 is not installed"
+    guest e --name sized --console log --serial null
+    mkfifo "$BATS_TEST_TMPDIR/sizes"
+    timeout 120 python3 "$BATS_TEST_DIRNAME/attach.py" --sizes "$TRAPEZE" attach sized <"$BATS_TEST_TMPDIR/sizes" &
+    exec 8>"$BATS_TEST_TMPDIR/sizes"
+    echo 77 33 >&8
+    until_is 4d002100 size_of sized
+    echo 258 3 >&8
+    until_is 02010300 size_of sized
+    exec 8>&-
+    wait
+}
+
 @test "attach to a guest in the foreground" {
     MARK=$BATS_TEST_TMPDIR/mark
     mkfifo "$MARK"
