@@ -7,8 +7,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
+
+#include "container/sys.h"
 
 int file_read_all(int fd, size_t max, char **ret, size_t *ret_len)
 {
@@ -113,9 +114,9 @@ int file_replace(int dirfd, const char *name, mode_t mode, const void *data, siz
     return rc;
 }
 
-static int remove_entry(int dirfd, const char *name, dev_t dev, int depth);
+static int remove_entry(int dirfd, const char *name, int depth);
 
-static int remove_children(int fd, dev_t dev, int depth)
+static int remove_children(int fd, const char *keep, int depth)
 {
     DIR *dir = fdopendir(fd);
     struct dirent *e;
@@ -127,15 +128,15 @@ static int remove_children(int fd, dev_t dev, int depth)
         return rc;
     }
     while (rc == 0 && (e = readdir(dir)))
-        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0)
-            rc = remove_entry(dirfd(dir), e->d_name, dev, depth);
+        if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
+            (!keep || strcmp(e->d_name, keep) != 0))
+            rc = remove_entry(dirfd(dir), e->d_name, depth);
     closedir(dir);
     return rc;
 }
 
-static int remove_entry(int dirfd, const char *name, dev_t dev, int depth)
+static int remove_entry(int dirfd, const char *name, int depth)
 {
-    struct stat st;
     int fd, rc;
 
     if (unlinkat(dirfd, name, 0) == 0 || errno == ENOENT)
@@ -144,24 +145,22 @@ static int remove_entry(int dirfd, const char *name, dev_t dev, int depth)
         return -errno;
     if (unlinkat(dirfd, name, AT_REMOVEDIR) == 0)
         return 0;
-    fd = openat(dirfd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0 || st.st_dev != dev || depth > 64) {
-        rc = fd < 0 || st.st_dev == dev ? -ELOOP : -EXDEV;
-        if (fd >= 0)
-            close(fd);
-        return rc;
-    }
-    rc = remove_children(fd, dev, depth + 1);
+    if (depth > 64)
+        return -ELOOP;
+    /* A mount is somebody's data. That its device is another does not tell: a bind may be of the same one. */
+    fd = sys_openat2(dirfd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0,
+                     RESOLVE_NO_XDEV | RESOLVE_NO_SYMLINKS | RESOLVE_BENEATH);
+    if (fd < 0)
+        return -errno;
+    rc = remove_children(fd, NULL, depth + 1);
     if (rc == 0 && unlinkat(dirfd, name, AT_REMOVEDIR) < 0)
         rc = -errno;
     return rc;
 }
 
-int file_remove_tree(int dirfd, const char *name)
+int file_remove_all_but(int dirfd, const char *keep)
 {
-    struct stat st;
+    int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 
-    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    return remove_entry(dirfd, name, st.st_dev, 0);
+    return fd < 0 ? -errno : remove_children(fd, keep, 0);
 }

@@ -17,7 +17,10 @@ int file_write_at(int dirfd, const char *path, const char *text);
 int file_write_all(int fd, const void *data, size_t len);
 /* Replaces dirfd/name by a file with these contents, or leaves it as it was. */
 int file_replace(int dirfd, const char *name, mode_t mode, const void *data, size_t len);
-/* Removes a directory tree without following links or leaving its file system. 0 or -errno. */
-int file_remove_tree(int dirfd, const char *name);
+/*
+ * Removes all that is in a directory, but for one name, without following links or entering mounts (-EXDEV,
+ * -EBUSY). 0 or -errno.
+ */
+int file_remove_all_but(int dirfd, const char *keep);
 
 #endif

@@ -238,12 +238,13 @@ int state_remove(struct state *s, struct err *err)
     if (root < 0)
         return err_sys(err, errno, "open %s", s->root);
     /* The record goes last: as long as it is there, a second `delete` can finish the work. */
-    unlinkat(s->dirfd, STATE_SOCKET, 0);
-    unlinkat(s->dirfd, STATE_CONFIG, 0);
-    unlinkat(s->dirfd, RECORD, 0);
-    if (unlinkat(root, s->id, AT_REMOVEDIR) == 0)
-        return 0;
-    rc = file_remove_tree(root, s->id);
+    rc = file_remove_all_but(s->dirfd, RECORD);
+    if (rc == -EXDEV || rc == -EBUSY)
+        return err_set(err, -rc, "remove %s/%s: something is mounted there; unmount it first",
+                       s->root, s->id);
+    if (rc == 0 && ((unlinkat(s->dirfd, RECORD, 0) < 0 && errno != ENOENT) ||
+                    unlinkat(root, s->id, AT_REMOVEDIR) < 0))
+        rc = -errno;
     return rc < 0 ? err_sys(err, -rc, "remove %s/%s", s->root, s->id) : 0;
 }
 

@@ -251,3 +251,15 @@ END
     [ "$status" -ne 0 ]
     [ "$(grep -c 'Read-only file system' <<<"$output")" = 2 ]
 }
+
+@test "what is mounted in the state directory is not ours to delete" {
+    mkdir "$WORK/precious"
+    echo data >"$WORK/precious/file"
+    start_sleeper
+    mkdir "$ROOT/$ID/found"
+    mount --bind "$WORK/precious" "$ROOT/$ID/found" # the same file system: its device number tells nothing
+    fails 'something is mounted there' oci delete --force "$ID"
+    [ "$(cat "$WORK/precious/file")" = data ]
+    umount "$ROOT/$ID/found"
+    oci delete "$ID"
+}
