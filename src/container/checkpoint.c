@@ -7,13 +7,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 #include <unistd.h>
 
 #include "container/create.h"
 #include "container/criu.h"
 #include "container/file.h"
-#include "container/sys.h"
 
 #define DESCRIPTORS "descriptors.json"
 
@@ -87,6 +85,17 @@ static int add_page_server(struct proto *opts, struct runtime *rt, const char *t
     return 0;
 }
 
+static int add_status_fd(struct proto *opts, const char *text, struct err *err)
+{
+    char *end;
+    unsigned long fd = strtoul(text, &end, 10);
+
+    if (end == text || *end || fd > 1u << 20 || fcntl((int)fd, F_GETFD) < 0)
+        return err_set(err, EBADF, "--status-fd: \"%s\" is no open descriptor", text);
+    proto_u64(opts, CRIU_OPT_STATUS_FD, fd);
+    return 0;
+}
+
 static int describe_dump(struct criu_request *r, struct runtime *rt, const struct state *st,
                          const struct criu_opts *c, struct err *err)
 {
@@ -99,8 +108,8 @@ static int describe_dump(struct criu_request *r, struct runtime *rt, const struc
     if (c->pre_dump || c->parent_path)
         proto_u64(&r->opts, CRIU_OPT_TRACK_MEM, true);
     proto_str(&r->opts, CRIU_OPT_PARENT, c->parent_path);
-    if (c->status_fd)
-        proto_u64(&r->opts, CRIU_OPT_STATUS_FD, strtoul(c->status_fd, NULL, 10));
+    if (c->status_fd && add_status_fd(&r->opts, c->status_fd, err) < 0)
+        return -err->code;
     /* Engines pause first; CRIU can only take a frozen group that it knows of, and thaws it when done. */
     freezer = freezer ? freezer : cgroup_v2(&st->cgroup);
     if (freezer)
@@ -115,7 +124,7 @@ static int dump(struct runtime *rt, struct state *st, const struct spec *s,
     struct criu_request r;
     int rc;
 
-    if (criu_check(rt, c, err) < 0 || criu_begin(&r, c, "dump.log", err) < 0)
+    if (criu_check(rt, c, err) < 0 || criu_begin(&r, c, "dump.log", NULL, err) < 0)
         return -err->code;
     rc = describe_dump(&r, rt, st, c, err);
     criu_add_mounts(&r, rt, st, s, false);
@@ -207,28 +216,14 @@ static void add_cgroup_roots(struct criu_request *r, const struct cgroup *cg)
     }
 }
 
-/* CRIU wants the new root to be a mount point: a bind of the bundle's root onto a directory of ours. */
-static int mount_root(struct creation *c, const char **ret, struct err *err)
-{
-    char *path = pool_fmt(&c->rt->pool, "%s/%s/criu-root", c->state.root, c->state.id);
-
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return err_sys(err, errno, "make %s", path);
-    if (sys_mount(c->state.rootfs, path, NULL, 4096 /* MS_BIND */ | SYS_MS_REC, NULL) < 0)
-        return err_sys(err, errno, "bind the root file system");
-    *ret = path;
-    return 0;
-}
-
-static int run_restore(struct creation *c, const struct criu_opts *o, const char *root,
-                       struct err *err)
+static int run_restore(struct creation *c, const struct criu_opts *o, struct err *err)
 {
     struct criu_request r;
-    int rc = criu_begin(&r, o, "restore.log", err);
+    int rc = criu_begin(&r, o, "restore.log", c->state.rootfs, err);
 
     if (rc < 0)
         return rc;
-    proto_str(&r.opts, CRIU_OPT_ROOT, root);
+    proto_str(&r.opts, CRIU_OPT_ROOT, c->state.rootfs);
     proto_u64(&r.opts, CRIU_OPT_SIBLING, true); /* the service's sibling is our child */
     proto_str(&r.opts, CRIU_OPT_LSM_PROFILE, o->lsm_profile);
     proto_str(&r.opts, CRIU_OPT_LSM_MOUNT_CONTEXT, o->lsm_mount_context);
@@ -242,21 +237,22 @@ static int run_restore(struct creation *c, const struct criu_opts *o, const char
     return rc;
 }
 
+/* CRIU would make a directory that is not there, and complain about an empty file. */
+static int check_images(struct runtime *rt, const struct criu_opts *o, struct err *err)
+{
+    const char *images = o->image_path ? o->image_path : "checkpoint";
+
+    if (access(pool_fmt(&rt->pool, "%s/inventory.img", images), R_OK) < 0)
+        return err_sys(err, errno, "--image-path %s: inventory.img of a checkpoint", images);
+    return 0;
+}
+
 static int restore(struct creation *c, const struct criu_opts *o, struct err *err)
 {
-    const char *root = NULL;
-    int rc;
-
-    if (criu_check(c->rt, o, err) < 0 || create_prepare_restore(c, err) < 0)
+    if (check_images(c->rt, o, err) < 0 || criu_check(c->rt, o, err) < 0 ||
+        create_prepare_restore(c, err) < 0 || run_restore(c, o, err) < 0)
         return -err->code;
-    rc = mount_root(c, &root, err);
-    if (rc == 0)
-        rc = run_restore(c, o, root, err);
-    if (root)
-        sys_umount(root, SYS_MNT_DETACH);
-    if (rc == 0)
-        rc = create_record(c, err);
-    return rc;
+    return create_record(c, err);
 }
 
 int verb_restore(struct runtime *rt, int argc, char **argv, struct err *err)

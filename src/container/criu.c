@@ -13,6 +13,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "container/sys.h"
+
 #define MIN_VERSION 31700
 
 int criu_check(const struct runtime *rt, const struct criu_opts *o, struct err *err)
@@ -31,7 +33,8 @@ int criu_check(const struct runtime *rt, const struct criu_opts *o, struct err *
                        version / 100 % 100);
     if ((o->pre_dump || o->parent_path) && !criu_has_features(rt, true, false))
         return err_set(err, ENOTSUP,
-                       "%s needs dirty page tracking, which this kernel or this CRIU has not",
+                       "%s needs dirty page tracking (CONFIG_MEM_SOFT_DIRTY), which this kernel or "
+                       "this CRIU has not; a checkpoint without it works",
                        o->pre_dump ? "--pre-dump" : "--parent-path");
     if (o->lazy_pages && !criu_has_features(rt, false, true))
         return err_set(err, ENOTSUP,
@@ -59,7 +62,9 @@ static int cgroups_mode(const char *word, u64 *ret, struct err *err)
             *ret = i;
             return 0;
         }
-    return err_set(err, EINVAL, "Invalid manage-cgroups-mode value: %s", word);
+    return err_set(err, EINVAL,
+                   "Invalid manage-cgroups-mode value: %s; there are soft, full, strict and ignore",
+                   word);
 }
 
 static void add_flags(struct proto *p, const struct criu_opts *o)
@@ -83,21 +88,54 @@ static void add_flags(struct proto *p, const struct criu_opts *o)
             proto_u64(p, flags[i].field, true);
 }
 
+/* In the new namespace. CRIU wants the root of what it restores to be a mount point. */
+static int fill_namespace(struct criu_request *r, const char *images, const char *root,
+                          struct err *err)
+{
+    if (sys_mount(NULL, "/", NULL, SYS_MS_SLAVE | SYS_MS_REC, NULL) < 0)
+        return err_sys(err, errno, "make criu's mount namespace");
+    if (root && sys_mount(root, root, NULL, SYS_MS_BIND | SYS_MS_REC, NULL) < 0)
+        return err_sys(err, errno, "bind %s", root);
+    r->mounts = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    r->images = open_dir(images, err);
+    r->work = r->images < 0 ? -1 : open_dir(r->work_path, err);
+    return r->work < 0 ? -err->code : 0;
+}
+
+/*
+ * CRIU mounts, control groups of all things below the directory of images, and leaves that behind when it is
+ * killed. In a namespace of its own it all goes away with it. We are there for a moment only, since it takes
+ * directories as descriptors of ours, which must be of its namespace.
+ */
+static int make_namespace(struct criu_request *r, const char *images, const char *root,
+                          struct err *err)
+{
+    auto_close int home = open("/proc/self/ns/mnt", O_RDONLY | O_CLOEXEC);
+    auto_close int cwd = open(".", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    int rc;
+
+    if (home < 0 || cwd < 0 || unshare(CLONE_NEWNS) < 0)
+        return err_sys(err, errno, "make criu's mount namespace");
+    rc = fill_namespace(r, images, root, err);
+    if (setns(home, CLONE_NEWNS) < 0 || fchdir(cwd) < 0)
+        return err_sys(err, errno, "return from criu's mount namespace");
+    return rc;
+}
+
 int criu_begin(struct criu_request *ret, const struct criu_opts *o, const char *log,
-               struct err *err)
+               const char *root, struct err *err)
 {
     const char *images = o->image_path ? o->image_path : "checkpoint";
-    struct criu_request r = {.images = -1, .work = -1, .log = log};
+    struct criu_request r = {.mounts = -1, .images = -1, .work = -1, .log = log};
     u64 mode = 0;
 
     r.work_path = o->work_path ? o->work_path : images;
     if (cgroups_mode(o->cgroups_mode, &mode, err) < 0)
         return -err->code;
     if (o->empty_ns && strcmp(o->empty_ns, "network") != 0)
-        return err_set(err, EINVAL, "namespace %s is not supported by --empty-ns", o->empty_ns);
-    r.images = open_dir(images, err);
-    r.work = r.images < 0 ? -1 : open_dir(r.work_path, err);
-    if (r.work < 0) {
+        return err_set(err, EINVAL, "namespace %s is not supported by --empty-ns; network is",
+                       o->empty_ns);
+    if (make_namespace(&r, images, root, err) < 0) {
         criu_end(&r);
         return -err->code;
     }
@@ -116,6 +154,8 @@ int criu_begin(struct criu_request *ret, const struct criu_opts *o, const char *
 
 void criu_end(struct criu_request *r)
 {
+    if (r->mounts >= 0)
+        close(r->mounts);
     if (r->images >= 0)
         close(r->images);
     if (r->work >= 0)

@@ -63,21 +63,25 @@ enum criu_field {
 
 struct criu_request {
     struct proto opts;
-    int images, work; /* directories, -1 */
+    int mounts;       /* the service's mount namespace, -1 */
+    int images, work; /* directories, in that namespace, -1 */
     const char *work_path, *log;
 };
 
 /* That there is a CRIU of version 3.17 or newer that can do what the options ask for, or what is missing. */
 int criu_check(const struct runtime *rt, const struct criu_opts *o, struct err *err);
-/* Opens both directories (made if missing) and begins the request with the shared options. */
+/*
+ * Makes the service's mount namespace, opens both directories there (made if missing), and begins the request
+ * with the shared options. `root`, which may be NULL, becomes a mount point there.
+ */
 int criu_begin(struct criu_request *ret, const struct criu_opts *o, const char *log,
-               struct err *err);
+               const char *root, struct err *err);
 void criu_end(struct criu_request *r);
 /* Names every mount that CRIU must take as given; `restore` also says where it comes from. */
 void criu_add_mounts(struct criu_request *r, struct runtime *rt, const struct state *st,
                      const struct spec *s, bool restore);
 /*
- * criu_call.c: has the request served. *ret_pid (may be NULL) gets the restored process. On failure the message
+ * criu_call.c: has the request served, in a mount namespace of its own. *ret_pid (may be NULL) gets the restored process. On failure the message
  * holds the first error of CRIU's log.
  */
 int criu_call(const struct runtime *rt, enum criu_type type, const struct criu_request *r,

@@ -1,10 +1,12 @@
 /*
  * The conversation with CRIU: a socket pair, `criu swrk FD` at its other end, a request, its answer. One service
- * per request; it dies with us.
+ * per request; it dies with us. Its mount namespace is its own, so that what it mounts (control groups, of all
+ * things, below the directory of images) goes away with it, even if it is killed.
  */
 #include "container/criu.h"
 
 #include <errno.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -47,7 +49,9 @@ static const char *service_path(const struct runtime *rt)
     return rt->criu && rt->criu[0] ? rt->criu : "criu";
 }
 
-static int spawn(const struct runtime *rt, int *ret_sock, struct err *err)
+/* r: what is dumped or restored; NULL for a question. */
+static int spawn(const struct runtime *rt, const struct criu_request *r, int *ret_sock,
+                 struct err *err)
 {
     int pair[2], child;
     char number[16];
@@ -59,6 +63,8 @@ static int spawn(const struct runtime *rt, int *ret_sock, struct err *err)
         int fd = dup(pair[1]); /* stays open in the service */
 
         prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (r && setns(r->mounts, CLONE_NEWNS) < 0)
+            _exit(126);
         snprintf(number, sizeof(number), "%d", fd);
         execlp(service_path(rt), service_path(rt), "swrk", number, (char *)NULL);
         _exit(127);
@@ -140,10 +146,10 @@ static bool receive(int sock, struct answer *a)
 }
 
 /* True when an answer came. *ret_status: how the service ended. */
-static bool ask(const struct runtime *rt, const struct proto *req, struct answer *a,
-                int *ret_status, struct err *err)
+static bool ask(const struct runtime *rt, const struct criu_request *r, const struct proto *req,
+                struct answer *a, int *ret_status, struct err *err)
 {
-    int sock = -1, child = spawn(rt, &sock, err);
+    int sock = -1, child = spawn(rt, r, &sock, err);
     bool answered;
 
     if (child < 0)
@@ -164,7 +170,7 @@ unsigned criu_version(const struct runtime *rt)
     int status;
 
     proto_u64(&req, REQ_TYPE, CRIU_VERSION);
-    if (a && ask(rt, &req, a, &status, &ignored) && a->success)
+    if (a && ask(rt, NULL, &req, a, &status, &ignored) && a->success)
         version = (unsigned)(number_in(a->version, 1, 0) * 10000 +
                              number_in(a->version, 2, 0) * 100 + number_in(a->version, 4, 0));
     proto_fini(&req);
@@ -185,7 +191,7 @@ bool criu_has_features(const struct runtime *rt, bool mem_track, bool lazy_pages
         proto_u64(&features, 2, true);
     proto_u64(&req, REQ_TYPE, CRIU_FEATURES);
     proto_msg(&req, REQ_FEATURES, &features);
-    has = a && ask(rt, &req, a, &status, &ignored) && a->success &&
+    has = a && ask(rt, NULL, &req, a, &status, &ignored) && a->success &&
           (!mem_track || number_in(a->features, 1, 0)) &&
           (!lazy_pages || number_in(a->features, 2, 0));
     proto_fini(&features);
@@ -213,7 +219,12 @@ static void explain(const struct criu_request *r, struct err *err)
         if (!strstr(line, "Error (") || strstr(line, "RLIMIT_NOFILE"))
             continue;
         line[strcspn(line, "\n")] = '\0';
-        err_set(err, EIO, "criu failed: %.300s; log file: %.150s", strstr(line, "Error ("), path);
+        err_set(err, EIO, "criu failed: %.300s%s; log file: %.150s", strstr(line, "Error ("),
+                strstr(line, "Can't lookup mount")
+                    ? " (the program has a file of the host open, and CRIU takes only pipes, "
+                      "terminals and files of the container's mounts)"
+                    : "",
+                path);
         break;
     }
     if (f)
@@ -232,7 +243,7 @@ int criu_call(const struct runtime *rt, enum criu_type type, const struct criu_r
         return err_set(err, ENOMEM, "no memory for criu's answer");
     proto_u64(&req, REQ_TYPE, type);
     proto_msg(&req, REQ_OPTS, &r->opts);
-    answered = ask(rt, &req, a, &status, err);
+    answered = ask(rt, r, &req, a, &status, err);
     proto_fini(&req);
     if (err->code)
         return -err->code;

@@ -32,6 +32,7 @@ int sys_mount(const char *source, const char *target, const char *type, unsigned
               const void *data);
 int sys_umount(const char *target, int flags);
 
+#define SYS_MS_BIND 4096ul
 #define SYS_MS_REC 16384ul
 #define SYS_MS_UNBINDABLE (1ul << 17)
 #define SYS_MS_PRIVATE (1ul << 18)

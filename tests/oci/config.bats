@@ -42,7 +42,7 @@ teardown() { oci_teardown; }
     umount "$BUNDLE/rootfs"
     config 'del(.mounts[-1]) | .linux.namespaces += [{"type": "mount", "path": $p}]' --arg p "/proc/self/ns/mnt"
     unshare -m sleep 1000 3>&- &
-    timeout 10 sh -c 'until [ "$(readlink /proc/"$0"/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]; do sleep 0.02; done' $!
+    timeout 60 sh -c 'until [ "$(readlink /proc/"$0"/ns/mnt)" != "$(readlink /proc/self/ns/mnt)" ]; do sleep 0.02; done' $!
     config '.linux.namespaces[-1].path = $p' --arg p "/proc/$!/ns/mnt"
     args readlink /proc/self/ns/mnt
     runs 0 "$(readlink "/proc/$!/ns/mnt")"
@@ -310,7 +310,7 @@ state = json.loads(data)
 print(len(fds), state['metadata'], state['fds'], state['state']['status'], state['pid'] > 1, flush=True)
 END
     python3 "$WORK/listener.py" "$WORK/listener" >"$WORK/heard" 3>&- &
-    timeout 10 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
+    timeout 60 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
     runs 0 ''
     wait %1
     grep -qF "1 meta ['seccompFd'] creating True" "$WORK/heard"
@@ -434,7 +434,7 @@ c, _ = s.accept()
 _, fds, _, _ = socket.recv_fds(c, 100, 4)
 print(os.readlink(f'/proc/self/fd/{fds[0]}'), flush=True)
 END
-    timeout 10 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
+    timeout 60 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
     oci run -d --pidfd-socket "$WORK/sock" -b "$BUNDLE" "$ID" </dev/null >/dev/null
     wait %1
     grep -q pidfd "$WORK/heard"
@@ -508,7 +508,7 @@ while True:
             open(group + '/cgroup.procs', 'w').write(str(pid))
 END
     python3 "$WORK/systemd.py" "$WORK/bus" "$ID" >"$WORK/heard" 2>&1 3>&- &
-    timeout 10 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
+    timeout 60 sh -c 'until grep -q ready "$0"; do sleep 0.02; done' "$WORK/heard"
     args sh -c 'grep systemd /proc/self/cgroup'
     DBUS_SYSTEM_BUS_ADDRESS=unix:path=$WORK/bus run oci --systemd-cgroup run -b "$BUNDLE" "$ID"
     kill %1
@@ -537,12 +537,12 @@ END
     [ -x /usr/bin/python3 ] || skip "no python in /usr/bin"
     args /usr/bin/python3 /tell.py
     python3 "$WORK/notify.py" "$WORK/host.sock" >"$WORK/heard" 3>&- &
-    timeout 10 sh -c 'until grep -q listening "$0"; do sleep 0.02; done' "$WORK/heard"
+    timeout 60 sh -c 'until grep -q listening "$0"; do sleep 0.02; done' "$WORK/heard"
     NOTIFY_SOCKET=$WORK/host.sock oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null
     NOTIFY_SOCKET=$WORK/host.sock oci create -b "$BUNDLE" "$ID-b" </dev/null >/dev/null
     NOTIFY_SOCKET=$WORK/host.sock oci start "$ID-b"
     first=$(oci state "$ID" | jq .pid) second=$(oci state "$ID-b" | jq .pid)
-    timeout 10 sh -c 'until grep -q "$1" "$0"; do sleep 0.02; done' "$WORK/heard" "MAINPID=$second"
+    timeout 60 sh -c 'until grep -q "$1" "$0"; do sleep 0.02; done' "$WORK/heard" "MAINPID=$second"
     kill %1
     cat "$WORK/heard"
     grep -qx "READY=1 MAINPID=$first" "$WORK/heard"

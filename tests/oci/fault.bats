@@ -48,7 +48,7 @@ each_call() {
             i=$((i + 1))
             [ $((i % STRIDE)) = 0 ] || continue
             status=0
-            timeout 20 strace -qq -o /dev/null -e trace="$name" -e inject="$name:$injection:when=$n" \
+            timeout 60 strace -qq -o /dev/null -e trace="$name" -e inject="$name:$injection:when=$n" \
                 "$@" </dev/null >"$WORK/out" 2>&1 3>&- || status=$?
             if [ "$status" != 0 ] && [ "$strict" = yes ]; then
                 nothing_left || { echo "$name $n: status $status: $(cat "$WORK/out")"; return 1; }
@@ -84,7 +84,7 @@ each_call() {
         for n in $(seq "$count"); do
             i=$((i + 1))
             [ $((i % STRIDE)) = 0 ] || continue
-            timeout 20 strace -f -qq -o /dev/null -e trace="$name" -e inject="$name:error=EIO:when=$n" \
+            timeout 60 strace -f -qq -o /dev/null -e trace="$name" -e inject="$name:error=EIO:when=$n" \
                 "$OCI" --root "$ROOT" exec "$ID" /bin/true </dev/null >"$WORK/out" 2>&1 3>&- || [ $? != 124 ] ||
                 { echo "$name $n: hangs: $(cat "$WORK/out")"; return 1; }
         done

@@ -82,7 +82,7 @@ status_of() {
 until_stopped() {
     local pid
     pid=$(oci state "$ID" | jq .pid)
-    [ "$pid" = 0 ] || timeout 20 tail --pid="$pid" -s 0.02 -f /dev/null
+    [ "$pid" = 0 ] || timeout 60 tail --pid="$pid" -s 0.02 -f /dev/null
 }
 
 # v1 CONTROLLER FILE: the value in the container's own v1 group, "" on a host without that hierarchy.

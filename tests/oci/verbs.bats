@@ -78,7 +78,7 @@ teardown() { oci_teardown; }
     config '.root.readonly = false'
     oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null
     fails 'unknown signal' oci kill "$ID" NONE
-    timeout 10 sh -c 'until [ -e "$0" ]; do sleep 0.02; done' "$BUNDLE/rootfs/tmp/ready"
+    timeout 60 sh -c 'until [ -e "$0" ]; do sleep 0.02; done' "$BUNDLE/rootfs/tmp/ready"
     oci kill "$ID" SIGUSR1
     until_stopped
 }
@@ -209,7 +209,7 @@ teardown() { oci_teardown; }
     config '.root.readonly = false'
     oci run -d -b "$BUNDLE" "$ID" </dev/null >/dev/null 2>&1
     count="$BUNDLE/rootfs/tmp/count"
-    timeout 10 sh -c 'until [ "$(cat "$0" 2>/dev/null)" -gt 3 ] 2>/dev/null; do sleep 0.02; done' "$count"
+    timeout 60 sh -c 'until [ "$(cat "$0" 2>/dev/null)" -gt 3 ] 2>/dev/null; do sleep 0.02; done' "$count"
     oci --criu "$criu" checkpoint --leave-running --image-path "$WORK/one" --work-path "$WORK/log" "$ID"
     [ "$(status_of)" = running ]
     oci --criu "$criu" checkpoint --image-path "$WORK/two" --work-path "$WORK/log" "$ID"
@@ -217,7 +217,7 @@ teardown() { oci_teardown; }
     before=$(cat "$count")
     oci --criu "$criu" restore -d --image-path "$WORK/two" --work-path "$WORK/log" --pid-file "$WORK/pid" -b "$BUNDLE" "$ID" </dev/null
     [ "$(status_of)" = running ]
-    timeout 10 sh -c 'until [ "$(cat "$0")" -gt "$1" ] 2>/dev/null; do sleep 0.02; done' "$count" "$before"
+    timeout 60 sh -c 'until [ "$(cat "$0")" -gt "$1" ] 2>/dev/null; do sleep 0.02; done' "$count" "$before"
     run oci exec "$ID" sh -c 'ps | grep -c "[w]hile"'
     [ "$output" -ge 1 ]
 }
@@ -304,6 +304,8 @@ END
     tail -n 1 "$WORK/asked" | grep -qE '\b48=1 .*49=2 '
     tail -n 1 "$WORK/asked" | grep -qF '10.0.0.1'
     fails 'container does not exist' oci state "$ID"
+    fails 'inventory.img of a checkpoint' oci "${criu[@]}" restore -d "${images[@]}" -b "$BUNDLE" "$ID"
+    touch "$WORK/img/inventory.img"
     oci "${criu[@]}" restore -d "${images[@]}" --lazy-pages --pid-file "$WORK/pid" -b "$BUNDLE" "$ID" </dev/null
     [ "$(status_of)" = running ]
     [ "$(cat /proc/"$(cat "$WORK/pid")"/comm)" = sleep ]
