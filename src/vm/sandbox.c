@@ -12,6 +12,7 @@
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
+#include <malloc.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
@@ -24,6 +25,8 @@
 
 #define SIGSYS_STATUS 4 /* cmd/status.h: the host failed us */
 #define CAPS_MAX 64
+/* Of malloc(). Without a limit it looks in /sys how many processors there are, as soon as threads have eight. */
+#define ARENAS_MAX 4
 
 /* Of newer kernels than the headers that Debian 12 has; landlock(7). */
 #define LANDLOCK_FS_ABI(abi) \
@@ -92,6 +95,7 @@ int sandbox_new(const struct sandbox_needs *needs, struct sandbox **ret_sandbox,
 
     if (!s)
         return err_set(err, ENOMEM, "sandbox: no memory");
+    mallopt(M_ARENA_MAX, ARENAS_MAX);
     s->ruleset = landlock_new(needs);
     for (int kind = 0; kind < SANDBOX_KINDS && !rc; kind++)
         rc = seccomp_build((enum sandbox_kind)kind, needs, &s->program[kind], err);

@@ -4,6 +4,7 @@
 #include "vm/sandbox.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <sched.h>
 #include <signal.h>
 #include <sys/eventfd.h>
@@ -208,6 +209,46 @@ static void test_run_returns_what_the_function_did(void **state)
     assert_int_equal(status, 0);
 }
 
+#define MANY 24
+
+static struct sandbox *sandbox_of_many;
+static pthread_barrier_t all_hold_memory;
+
+static void *want_memory(void *opaque)
+{
+    struct err err = ERR_INIT;
+
+    if (sandbox_enter(sandbox_of_many, SANDBOX_IO, &err))
+        _exit(NO_SANDBOX);
+    void *volatile p = malloc(64);
+    pthread_barrier_wait(&all_hold_memory);
+    free(p);
+    return opaque;
+}
+
+/* malloc() counts the host's processors, in files, once it has an arena for each of some threads. */
+static void test_many_threads_have_memory(void **state)
+{
+    int status;
+    pid_t pid = fork();
+
+    if (!pid) {
+        struct sandbox_needs needs = {0};
+        pthread_t thread[MANY];
+
+        if (sandbox_new(&needs, &sandbox_of_many, NULL))
+            _exit(NO_SANDBOX);
+        pthread_barrier_init(&all_hold_memory, NULL, MANY);
+        for (unsigned i = 0; i < MANY; i++)
+            pthread_create(&thread[i], NULL, want_memory, NULL);
+        for (unsigned i = 0; i < MANY; i++)
+            pthread_join(thread[i], NULL);
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+}
+
 static void test_empty_root_where_landlock_is_missing(void **state)
 {
     struct sandbox_needs needs = {.sockets = true, .no_landlock = true};
@@ -222,6 +263,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_calls),
         cmocka_unit_test(test_run_returns_what_the_function_did),
+        cmocka_unit_test(test_many_threads_have_memory),
         cmocka_unit_test(test_empty_root_where_landlock_is_missing),
     };
 
