@@ -201,10 +201,15 @@ static void lapic_pre_save(void *opaque)
 static int lapic_post_load(void *opaque, struct err *err)
 {
     struct lapic *l = opaque;
+    u64 deadline = l->s.tsc_deadline;
 
     if (l->has_timer)
         l->s.timer_ns = move(l->s.timer_ns, timerq_now(l->timer.q) - l->s.saved_ns);
+    /* A deadline is of the guest's TSC, and waits for the offset to this host's, which comes with the processors
+     * (lapic_set_tsc_offset()). With the old one it could be over already. */
+    l->s.tsc_deadline = 0;
     lapic_resume(l->bus, l->cpu);
+    l->s.tsc_deadline = deadline;
     return 0;
 }
 

@@ -101,6 +101,61 @@ static void test_time_goes_on(void **state)
     pc_fini(&b);
 }
 
+/* The transmitter's interrupt waits while the machine moves: a console whose driver never hears of it would be dead. */
+static void test_serial_interrupt_in_flight(void **state)
+{
+    struct state_buf buf = {0};
+    struct pc a, b;
+
+    pc_init(&a, 1);
+    pc_outb(&a, 0x3fa, 0x01);
+    pc_outb(&a, 0x3f9, 0x02);
+    pc_outb(&a, 0x3f8, 'x');
+    save(&a, &buf);
+    pc_init(&b, 1);
+    assert_int_equal(load(&b, &buf), 0);
+    pc_outb(&b, 0x20, 0x0a);
+    assert_true(pc_inb(&b, 0x20) & 0x10);
+    assert_int_equal(pc_inb(&b, 0x3fa), 0xc2);
+    assert_false(pc_inb(&b, 0x20) & 0x10);
+    pc_outb(&b, 0x3f8, 'y'); /* the driver goes on, and hears of it again */
+    assert_true(pc_inb(&b, 0x20) & 0x10);
+    state_buf_fini(&buf);
+    pc_fini(&a);
+    pc_fini(&b);
+}
+
+/* A deadline is of the guest's TSC. Where it is loaded, the host's is another one, until the offset is set to match: the
+ * interrupt comes neither at once nor never. */
+static void test_deadline_in_flight(void **state)
+{
+    static const s64 clocks[] = {0, 5000 * NS_PER_S};
+
+    for (size_t i = 0; i < ARRAY_LEN(clocks); i++) {
+        struct state_buf buf = {0};
+        struct pc a, b;
+
+        pc_init(&a, 1);
+        struct accel_intc intc = board_intc(a.b);
+        pc_enable_apics(&a);
+        pc_apic_write(&a, 0, 0x320, 0x400ed);
+        pc_step(&a, 300000);
+        assert_true(intc.write_msr(intc.opaque, 0, 0x6e0, 4000000)); /* at 2 ms, with 2 GHz */
+        save(&a, &buf);
+        pc_init(&b, 1);
+        pc_step(&b, clocks[i]);
+        assert_int_equal(load(&b, &buf), 0);
+        board_set_tsc_offset(b.b, 0, 600000 - 2 * clocks[i]); /* as it was */
+        pc_step(&b, 1699999);
+        assert_false(pc_pending(&b, 0));
+        pc_step(&b, 1);
+        assert_int_equal(pc_ack(&b, 0), 0xed);
+        state_buf_fini(&buf);
+        pc_fini(&a);
+        pc_fini(&b);
+    }
+}
+
 /* Each of these is something a file could say and no device could be. */
 static void test_impossible_states(void **state)
 {
@@ -210,6 +265,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_round_trip),
         cmocka_unit_test(test_time_goes_on),
+        cmocka_unit_test(test_serial_interrupt_in_flight),
+        cmocka_unit_test(test_deadline_in_flight),
         cmocka_unit_test(test_impossible_states),
         cmocka_unit_test(test_damaged_files),
     };
