@@ -17,6 +17,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 #define PAGE_BYTES 4096ull
 #define STRIPES 64
@@ -86,11 +87,19 @@ static bool is_absent(const struct lazy *z, u64 page)
     return __atomic_load_n(&z->absent[page / 64], __ATOMIC_ACQUIRE) >> (page % 64) & 1;
 }
 
+/* Through the file: the mapping would clear the page first, in a fault, which costs half as much again. */
 static int place(struct gmem *m, u64 page, const void *bytes)
 {
     if (m->accel && m->accel->place)
         return m->accel->place(m->accel_opaque, page, bytes);
-    memcpy(m->base + page * PAGE_BYTES, bytes, PAGE_BYTES);
+    for (size_t done = 0; done < PAGE_BYTES;) {
+        ssize_t n = pwrite(m->memfd, (const u8 *)bytes + done, PAGE_BYTES - done,
+                           (off_t)(page * PAGE_BYTES + done));
+
+        if (n <= 0 && errno != EINTR)
+            return n ? -errno : -ENOSPC;
+        done += (size_t)MAX(n, (ssize_t)0);
+    }
     return 0;
 }
 
