@@ -169,7 +169,8 @@ static int connect_ssh(const struct target *t, int *ret_fd, struct err *err)
 
 int target_connect(const struct target *t, bool plain, bool insecure, int *ret_fd, struct err *err)
 {
-    int fd;
+    /* Several messages of pages: with less than one, each is a change of processes or two. TCP sizes its own. */
+    int fd, buffer = (int)(2 * MiB);
 
     switch (t->kind) {
     case TARGET_TCP:
@@ -180,6 +181,7 @@ int target_connect(const struct target *t, bool plain, bool insecure, int *ret_f
         fd = client_connect(t->path);
         if (fd < 0)
             return err_sys(err, -fd, "cannot connect to '%s'", t->path);
+        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof(buffer));
         *ret_fd = fd;
         return 0;
     }
