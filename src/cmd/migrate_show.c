@@ -95,7 +95,11 @@ void migrate_show_summary(struct migrate_display *d, const json_t *s)
            number(s, "urgent_pages"));
     if (number(s, "packed_bytes") > 0)
         printf("; compression saved %.1f MiB", number(s, "packed_bytes") / (double)MiB);
-    putchar('\n');
+    const json_t *parts = json_object_get(s, "downtime_parts_ns");
+    printf(
+        "\nstood still: stopping %.1f ms, sending the rest %.1f, loading it %.1f, starting %.1f\n",
+        number(parts, "stop") / 1e6, number(parts, "send") / 1e6, number(parts, "load") / 1e6,
+        number(parts, "start") / 1e6);
 }
 
 void migrate_show_fit(struct migrate_display *d, const json_t *answer)
@@ -113,6 +117,7 @@ void migrate_show_fit(struct migrate_display *d, const json_t *answer)
         printf("%s: at %.0f MiB/s it takes about %.1f s\n", d->guest,
                (double)d->bandwidth / (double)MiB, total / ((double)d->bandwidth - dirty));
     else if (d->bandwidth)
-        printf("%s: at %.0f MiB/s it does not end by rounds alone: the guest is handed over before\n",
-               d->guest, (double)d->bandwidth / (double)MiB);
+        printf(
+            "%s: at %.0f MiB/s it does not end by rounds alone: the guest is handed over before\n",
+            d->guest, (double)d->bandwidth / (double)MiB);
 }

@@ -86,6 +86,7 @@ there() {
     [ "$(echo "$output" | jq -rs 'last | .event')" = moved ]
     [ "$(echo "$output" | jq -rs 'last | .left_bytes')" = 0 ]
     [ "$(echo "$output" | jq -rs 'last | .downtime_ns > 0')" = true ]
+    [ "$(echo "$output" | jq -rs 'last | .downtime_ns == (.downtime_parts_ns | add)')" = true ]
 }
 
 @test "migrate: what the other host lacks is said at once, and the guest goes on" {
@@ -138,7 +139,7 @@ there() {
         trapeze disk compare -f raw -F qcow2 "$disk.raw" "$there.qcow2"
         trapeze disk compare -f raw -F raw "$disk.raw" "$there.raw"
         trapeze disk check "$there.qcow2"
-        trapeze start web
+        trapeze start --force web
     done
     # Too small over there: it stays here.
     truncate -s 1M "$there.raw"

@@ -79,6 +79,16 @@ static u64 restless_limit(const struct migrate_source *s)
     return MAX((u64)64, MIN((u64)pages, (u64)RESTLESS_MAX));
 }
 
+static void part_ends(struct migrate_source *s, enum migrate_part part)
+{
+    s64 now_ns = migrate_now_ns();
+
+    pthread_mutex_lock(&s->lock);
+    s->part_ns[part] = now_ns - s->part_since_ns;
+    s->part_since_ns = now_ns;
+    pthread_mutex_unlock(&s->lock);
+}
+
 /* The guest stands still: everything the destination needs to run it. */
 static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
 {
@@ -91,6 +101,7 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
     if (rc)
         return rc;
     migrate_queue_written_last(&s->queue);
+    part_ends(s, MIGRATE_STOPPING);
     migrate_pace_set(&s->pace, 0); /* the limit is for as long as the guest runs */
     migrate_queue_begin(&s->queue, postcopy ? MIGRATE_PASS_RESTLESS : MIGRATE_PASS_ALL,
                         restless_limit(s));
@@ -111,7 +122,11 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
     state_buf_fini(&state);
     if (!rc)
         rc = migrate_fence(s, err);
-    return rc ? rc : migrate_listen_wait(s, &s->ready, READY_NS, "it has loaded the state", err);
+    part_ends(s, MIGRATE_SENDING);
+    if (!rc)
+        rc = migrate_listen_wait(s, &s->ready, READY_NS, "it has loaded the state", err);
+    part_ends(s, MIGRATE_LOADING);
+    return rc;
 }
 
 /* After GO. */
@@ -122,8 +137,9 @@ static int wait_running(struct migrate_source *s, struct err *err)
     if (!rc)
         rc = migrate_listen_wait(s, &s->running, RUNNING_NS, "the machine runs", err);
     if (!rc) {
+        part_ends(s, MIGRATE_STARTING);
         pthread_mutex_lock(&s->lock);
-        s->downtime_ns = migrate_now_ns() - s->stop_ns;
+        s->downtime_ns = s->part_since_ns - s->stop_ns;
         pthread_mutex_unlock(&s->lock);
         return turn(s, MIGRATE_EV_RUNNING, NULL);
     }
@@ -144,7 +160,7 @@ int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err)
 
     pthread_mutex_lock(&s->lock);
     s->phase = MIGRATE_HANDOVER;
-    s->stop_ns = migrate_now_ns();
+    s->stop_ns = s->part_since_ns = migrate_now_ns();
     pthread_mutex_unlock(&s->lock);
     rc = g->stop(g->opaque, err);
     if (rc)

@@ -501,6 +501,7 @@ void migrate_source_progress(struct migrate_source *s, struct migrate_progress *
     ret->written_per_s = (u64)(s->estimate.pages_written_per_s * MIGRATE_PAGE_BYTES);
     ret->elapsed_ns = now_ns - s->start_ns;
     ret->downtime_ns = s->downtime_ns;
+    memcpy(ret->part_ns, s->part_ns, sizeof(ret->part_ns));
     s->estimate.left = ret->left_pages;
     ret->remaining_ns = migrate_estimate_remaining(&s->estimate);
     ret->converges = ret->remaining_ns >= 0;

@@ -18,6 +18,16 @@ enum migrate_phase {
     MIGRATE_DONE,
 };
 
+/* What a downtime is made of: stopping the guest and the last look at its log; the last pages, disks and state; the
+ * destination's loading them; its start. */
+enum migrate_part {
+    MIGRATE_STOPPING,
+    MIGRATE_SENDING,
+    MIGRATE_LOADING,
+    MIGRATE_STARTING,
+    MIGRATE_PARTS
+};
+
 struct migrate_options {
     struct migrate_wish wish;
     u64 bytes_per_s; /* while the guest runs here; 0: no limit */
@@ -41,6 +51,7 @@ struct migrate_progress {
     u64 bytes, bytes_per_s, written_per_s; /* sent; now; what the guest writes */
     s64 elapsed_ns, remaining_ns;          /* -1: no end in sight */
     s64 downtime_ns;                       /* from stopping to RUNNING; 0: not yet */
+    s64 part_ns[MIGRATE_PARTS];            /* of downtime_ns */
     bool converges;
     u64 pages[MIGRATE_KINDS], packed_bytes, urgent;
     u8 token[MIGRATE_TOKEN_BYTES];

@@ -48,6 +48,7 @@ struct migrate_source {
     char lacks[1024];
     struct err failure; /* of a sender or the listener: the first one */
     s64 downtime_ns, report_ns;
+    s64 part_ns[MIGRATE_PARTS], part_since_ns;
     u64 report_bytes, rate;
     u64 urgent; /* pages sent because somebody waited for them */
     u64 *lack;  /* after a reconnect: what the other side misses */

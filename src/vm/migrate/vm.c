@@ -29,6 +29,14 @@ static const char *phase_name(const struct migrate_progress *p)
     return names[p->phase];
 }
 
+static json_t *parts_json(const struct migrate_progress *p)
+{
+    return json_pack("{s:I,s:I,s:I,s:I}", "stop", (json_int_t)p->part_ns[MIGRATE_STOPPING], "send",
+                     (json_int_t)p->part_ns[MIGRATE_SENDING], "load",
+                     (json_int_t)p->part_ns[MIGRATE_LOADING], "start",
+                     (json_int_t)p->part_ns[MIGRATE_STARTING]);
+}
+
 static json_t *progress_json(struct migrate_source *s)
 {
     struct migrate_progress p;
@@ -38,16 +46,18 @@ static json_t *progress_json(struct migrate_source *s)
     for (unsigned i = 0; i < MIGRATE_TOKEN_BYTES; i++)
         snprintf(token + 2 * i, 3, "%02x", p.token[i]);
     return json_pack(
-        "{s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I}", "phase",
-        phase_name(&p), "token", token, "owner", migrate_owner_name(p.owner), "round", (int)p.round,
-        "throttle", (int)p.throttle, "left_bytes", (json_int_t)(p.left_pages * MIGRATE_PAGE_BYTES),
-        "left_disk_bytes", (json_int_t)p.left_disk_bytes, "total_bytes",
+        "{s:s,s:s,s:s,s:i,s:i,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:I,s:o}",
+        "phase", phase_name(&p), "token", token, "owner", migrate_owner_name(p.owner), "round",
+        (int)p.round, "throttle", (int)p.throttle, "left_bytes",
+        (json_int_t)(p.left_pages * MIGRATE_PAGE_BYTES), "left_disk_bytes",
+        (json_int_t)p.left_disk_bytes, "total_bytes",
         (json_int_t)(p.total_pages * MIGRATE_PAGE_BYTES), "sent_bytes", (json_int_t)p.bytes, "rate",
         (json_int_t)p.bytes_per_s, "dirty_rate", (json_int_t)p.written_per_s, "elapsed_ns",
         (json_int_t)p.elapsed_ns, "remaining_ns", (json_int_t)p.remaining_ns, "downtime_ns",
         (json_int_t)p.downtime_ns, "pages_zero", (json_int_t)p.pages[MIGRATE_ZERO], "pages_whole",
         (json_int_t)p.pages[MIGRATE_WHOLE], "pages_delta", (json_int_t)p.pages[MIGRATE_DELTA],
-        "packed_bytes", (json_int_t)p.packed_bytes, "urgent_pages", (json_int_t)p.urgent);
+        "packed_bytes", (json_int_t)p.packed_bytes, "urgent_pages", (json_int_t)p.urgent,
+        "downtime_parts_ns", parts_json(&p));
 }
 
 struct vm_migration *vm_migration_get(struct vm *vm, struct err *err)
