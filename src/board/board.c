@@ -10,6 +10,7 @@
  */
 #include "board/acpi.h"
 #include "board/parts.h"
+#include "board/trace.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -263,6 +264,7 @@ void board_free(struct board *b)
 
 void board_reset(struct board *b)
 {
+    trace_board_reset(b->config.name);
     pci_host_reset(b->pci);
     if (b->has_hpet)
         hpet_reset(&b->hpet);
@@ -347,6 +349,7 @@ void board_announce_generation(struct board *b)
 
 void board_power_button(struct board *b)
 {
+    trace_board_power_button(b->config.name);
     acpi_pm_power_button(&b->pm);
 }
 

@@ -13,6 +13,7 @@
 #include <string.h>
 
 #include "board/acpi.h"
+#include "board/trace.h"
 
 /* In order of probing: a bzImage may carry other signatures, Multiboot ones sit in ELF files. */
 static const struct boot_kind *const kinds[] = {&boot_linux, &boot_multiboot, &boot_pvh};
@@ -143,6 +144,7 @@ int board_boot(struct board *b, struct x86_cpu *ret_cpu, struct err *err)
     rc = rc ? rc : b->image->kind->load(b, b->image, cpu, err);
     if (rc)
         return rc;
+    trace_board_boot(board_boot_way(b), cpu->rip, cpu->cr0);
     *ret_cpu = *cpu;
     return 0;
 }

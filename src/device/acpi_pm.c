@@ -9,6 +9,7 @@
  * Threads: see acpi_pm.h.
  */
 #include "device/acpi_pm.h"
+#include "device/trace.h"
 #include <string.h>
 
 #define PM1_TIMER BIT(0)
@@ -105,6 +106,8 @@ static u64 pm_read(void *opaque, u64 offset, unsigned size)
 static void write_control(struct acpi_pm *p, u16 value)
 {
     p->s.control = value & 0x1c06; /* SLP_EN reads as zero */
+    if (value & PM1_SLP_EN)
+        trace_device_acpi_sleep(value);
     if ((value & PM1_SLP_EN) && (value >> PM1_SLP_TYP_SHIFT & 7) == ACPI_PM_SLP_TYP_S5)
         event_send(&p->sink, MACHINE_POWEROFF, 0);
 }

@@ -10,6 +10,7 @@
  * Threads: see ioapic.h.
  */
 #include "device/ioapic.h"
+#include "device/trace.h"
 #include <string.h>
 
 #define ENTRY_STATUS BIT(12)
@@ -53,6 +54,7 @@ void ioapic_set(void *opaque, unsigned pin, bool level)
 
     if (pin >= IOAPIC_PINS)
         return;
+    trace_device_ioapic_pin(pin, level);
     bit = 1u << pin;
     pthread_mutex_lock(&a->lock);
     if (!level) {

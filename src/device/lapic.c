@@ -11,6 +11,7 @@
  * Threads: any; see lapic.h.
  */
 #include "device/lapic_parts.h"
+#include "device/trace.h"
 #include <string.h>
 
 static _Thread_local unsigned thread_cpu;
@@ -103,6 +104,7 @@ bool lapic_accept_locked(struct lapic *l, u8 vector, bool level)
         lapic_error_locked(l, ESR_RECV_ILLEGAL);
         return false;
     }
+    trace_device_lapic_accept(l->cpu, vector, level);
     set_bit(l->s.irr, vector);
     if (level)
         set_bit(l->s.tmr, vector);
@@ -128,6 +130,7 @@ int lapic_eoi_locked(struct lapic *l)
 
     if (vector < 0)
         return -1;
+    trace_device_lapic_eoi(l->cpu, (unsigned)vector);
     clear_bit(l->s.isr, (unsigned)vector);
     if (!test_bit(l->s.tmr, (unsigned)vector) || (l->s.svr & SVR_NO_EOI_BROADCAST))
         return -1;
@@ -191,6 +194,8 @@ int lapic_acknowledge(struct lapic_bus *bus, unsigned cpu)
         lapic_update_locked(l);
     }
     pthread_mutex_unlock(&l->lock);
+    if (vector >= 0)
+        trace_device_lapic_ack(cpu, vector);
     return vector;
 }
 

@@ -7,6 +7,7 @@
  * Threads: any.
  */
 #include "device/lapic_parts.h"
+#include "device/trace.h"
 
 #define ICR_LOGICAL BIT(11)
 #define ICR_BUSY BIT(12)
@@ -140,6 +141,7 @@ void lapic_bus_msi(struct lapic_bus *bus, u64 addr, u32 data)
         .level = data & BIT(15),
     };
 
+    trace_device_msi(addr, data);
     if (addr < LAPIC_BASE || addr >= LAPIC_BASE + MiB)
         return;
     if (m.mode == LAPIC_FIXED && redirect && logical) /* 10.11.1: redirection hint */
@@ -211,6 +213,7 @@ void lapic_send_icr(struct lapic *l, u64 icr)
         .vector = icr & 0xff,
     };
 
+    trace_device_lapic_ipi(l->cpu, icr);
     if (!take_icr(l, icr))
         return;
     if (to == TO_DEST)

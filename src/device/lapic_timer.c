@@ -8,6 +8,7 @@
  * another.
  */
 #include "device/lapic_parts.h"
+#include "device/trace.h"
 #include <x86intrin.h>
 
 /* A guest that asks for a shorter period would keep its thread in the timer alone. */
@@ -68,6 +69,7 @@ static void arm(struct lapic *l, s64 deadline_ns)
         timer_cancel(&l->timer);
     else
         timer_arm(&l->timer, deadline_ns);
+    trace_device_lapic_timer(l->cpu, deadline_ns == TIMER_NEVER ? -1 : deadline_ns - timerq_now(l->timer.q));
 }
 
 static s64 now_ns(struct lapic *l)

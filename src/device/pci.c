@@ -11,6 +11,7 @@
  * Threads: vCPU threads with the host's lock held.
  */
 #include "device/pci_host.h"
+#include "device/trace.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -234,6 +235,7 @@ static bool touches(unsigned offset, unsigned size, unsigned reg, unsigned reg_l
 
 void pci_config_write(struct pci_func *f, unsigned offset, unsigned size, u64 value)
 {
+    trace_device_pci_write(f->name, offset, size, value);
     for (unsigned i = 0; i < size; i++) {
         u8 mask = f->writable[offset + i];
         u8 *byte = &f->config[offset + i];

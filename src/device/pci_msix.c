@@ -9,6 +9,7 @@
  * Threads: any. msix.lock is a leaf but for the sink behind msi_send().
  */
 #include "device/pci_host.h"
+#include "device/trace.h"
 #include <string.h>
 
 #define MSIX_CAP_ID 0x11
@@ -95,6 +96,7 @@ void pci_msix_send(struct pci_func *f, unsigned vector)
 
     pthread_mutex_lock(&m->lock);
     if (m->enabled && vector < m->vectors) {
+        trace_device_msix(f->name, vector);
         m->pending |= BIT(vector);
         send_pending(f);
     }

@@ -14,6 +14,7 @@
  */
 #include "device/virtio.h"
 #include "base/log.h"
+#include "device/trace.h"
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -42,6 +43,7 @@ static void interrupt(struct virtio *v, u16 vector, u8 isr_bit)
 
 void virtio_interrupt_queue(struct virtio *v, struct virtq *q)
 {
+    trace_device_virtio_interrupt(v->pci.name, q->index, q->used_idx);
     interrupt(v, atomic_load(&q->vector), ISR_QUEUE);
 }
 
@@ -56,6 +58,7 @@ void virtio_fail(struct virtio *v, const char *why)
 {
     if (atomic_fetch_or(&v->status, VIRTIO_NEEDS_RESET) & VIRTIO_NEEDS_RESET)
         return;
+    trace_device_virtio_fail(v->pci.name, why);
     for (unsigned i = 0; i < v->nqueues; i++)
         atomic_store(&v->queue[i].live, false);
     if (atomic_fetch_add(&v->complaints, 1) < COMPLAINTS_MAX)
@@ -238,6 +241,7 @@ void virtio_write_status(struct virtio *v, u8 value)
     unsigned old = atomic_load(&v->status);
     unsigned added = value & VIRTIO_DRIVER_BITS & ~old;
 
+    trace_device_virtio_status(v->pci.name, value);
     if (atomic_load(&v->resetting))
         return;
     if (!value) {
@@ -245,6 +249,7 @@ void virtio_write_status(struct virtio *v, u8 value)
         return;
     }
     if (added & VIRTIO_FEATURES_OK) {
+        trace_device_virtio_features(v->pci.name, v->features, v->driver_features);
         if (features_fit(v))
             v->acked = v->driver_features;
         else

@@ -13,6 +13,7 @@
 #include "device/virtio_blk.h"
 #include "block/throttle.h"
 #include "device/pci_host.h"
+#include "device/trace.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
@@ -210,6 +211,7 @@ static void io_done(struct block_req *r, int result)
     struct blk *b = CONTAINER_OF(io->q->dev, struct blk, v);
     bool held = false;
 
+    trace_device_blk_done(b->v.pci.name, result);
     if (stops(b, r->op, result)) {
         pthread_mutex_lock(&io->q->lock);
         held = hold(b, io->q, io->chain.head, result);
@@ -377,6 +379,7 @@ static s64 blk_chain(struct virtio *v, struct virtq *q, struct virtq_chain *c)
         virtio_fail(v, "a disk request without room for its header or status");
         return 0;
     }
+    trace_device_blk_request(v->pci.name, h.type, h.sector, (u64)c->out_len + c->in_len - sizeof(h) - 1);
     switch (h.type) {
     case T_IN:
     case T_OUT:

@@ -12,6 +12,7 @@
  */
 #include "device/virtio_net.h"
 #include "device/pci_host.h"
+#include "device/trace.h"
 #include <errno.h>
 #include <string.h>
 
@@ -113,6 +114,7 @@ static s64 net_tx(struct net *n, struct virtq_chain *c)
     }
     len = c->out_len - HDR_BYTES;
     iov_drop(&iov, &niov, HDR_BYTES);
+    trace_device_net_send(n->v.pci.name, len);
     traffic_out(&n->v.traffic, len);
     if (len >= FRAME_MIN && len <= NET_FRAME_MAX && parse_header(n, hdr, len, &o))
         net_send(n->port, &o, iov, niov, len);
@@ -262,6 +264,7 @@ static bool net_receive(void *opaque, const struct net_offload *o, const struct 
         /* Too few: once more only if new ones came while we asked to be told of them. */
         retry = chains == 0 && virtq_wait(q);
     } while (retry);
+    trace_device_net_receive(n->v.pci.name, len, chains);
     n->starved = chains == 0;
     for (int i = 0; i < chains; i++)
         virtq_push_later(q, n->used[i].head, n->used[i].len, (unsigned)i);

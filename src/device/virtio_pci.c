@@ -14,6 +14,7 @@
  * that queues work in parallel.
  */
 #include "device/pci_host.h"
+#include "device/trace.h"
 #include "device/virtio.h"
 #include <string.h>
 
@@ -154,6 +155,7 @@ static void write_queue_enable(struct virtio *v, struct virtq *q, u64 value)
         virtio_fail(v, "a queue was enabled before FEATURES_OK");
     else if (virtq_enable(q))
         virtio_fail(v, "a queue's rings are misaligned or outside of RAM");
+    trace_device_virtio_queue(v->pci.name, q->index, q->size, q->desc_gpa, q->avail_gpa, q->used_gpa);
 }
 
 static void write_queue_reg(struct virtio *v, u64 offset, unsigned size, u64 value)
@@ -271,6 +273,7 @@ static void bar_write(void *opaque, u64 offset, unsigned size, u64 value)
         device_write(v, rel, size, value);
         break;
     case PART_NOTIFY:
+        trace_device_virtio_kick(v->pci.name, (unsigned)(rel / NOTIFY_STRIDE));
         if (rel / NOTIFY_STRIDE < v->nqueues)
             virtio_poll(v, &v->queue[rel / NOTIFY_STRIDE]);
         break;

@@ -141,11 +141,13 @@ static u64 read_region(struct io_region *r, u64 offset, unsigned size)
     value = r->ops->read(r->opaque, offset, size);
     if (r->lock)
         pthread_mutex_unlock(r->lock);
+    trace_mem_read(r->name, offset, size, value & size_mask(size));
     return value & size_mask(size);
 }
 
 static void write_region(struct io_region *r, u64 offset, unsigned size, u64 value)
 {
+    trace_mem_write(r->name, offset, size, value & size_mask(size));
     if (r->lock)
         pthread_mutex_lock(r->lock);
     r->ops->write(r->opaque, offset, size, value & size_mask(size));

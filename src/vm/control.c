@@ -19,6 +19,7 @@
 #include "base/log.h"
 #include "vm/parts.h"
 #include "vm/snapshot/snapshot.h"
+#include "vm/trace.h"
 #include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -325,10 +326,12 @@ static void start_call(struct control_link *l, json_t *request)
     l->call = call;
     json_decref(l->id);
     l->id = json_incref(json_object_get(request, "id"));
-    if (read_request(l, call, &verb, &err))
+    if (read_request(l, call, &verb, &err)) {
         control_fail(call, &err);
-    else
-        verb->run(call);
+        return;
+    }
+    trace_vm_control(verb->name);
+    verb->run(call);
 }
 
 /* Takes the lines that are there, as long as each is answered at once. A link that a verb closes stays in memory until the

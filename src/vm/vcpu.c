@@ -15,6 +15,7 @@
  */
 #include "vm/migrate/vm.h"
 #include "vm/parts.h"
+#include "vm/trace.h"
 
 #include <errno.h>
 #include <signal.h>
@@ -199,6 +200,7 @@ static void wait_stopped(struct vm *vm)
 
 void vm_cpus_stop(struct vm *vm)
 {
+    trace_vm_stop(vm->config->cpus);
     pthread_mutex_lock(&vm->lock);
     vm->want = VM_WANT_STOP;
     pthread_mutex_unlock(&vm->lock);
@@ -211,6 +213,7 @@ void vm_cpus_stop(struct vm *vm)
 
 void vm_cpus_go(struct vm *vm)
 {
+    trace_vm_go(vm->config->cpus);
     pthread_mutex_lock(&vm->lock);
     vm->want = VM_WANT_RUN;
     pthread_cond_broadcast(&vm->go);

@@ -16,6 +16,7 @@
 #include "vm/migrate/vm.h"
 #include "vm/parts.h"
 #include "vm/snapshot/snapshot.h"
+#include "vm/trace.h"
 #include "vm/trim.h"
 #include "vm/worker.h"
 #include <errno.h>
@@ -254,6 +255,7 @@ void vm_stop(struct vm *vm, enum vm_end end, int code)
     vm->ended = true;
     vm->report.end = end;
     vm->report.code = code;
+    trace_vm_end((int)end, code);
     loop_stop(vm->loop);
 }
 

@@ -83,3 +83,20 @@ finishes() { # finishes STATUS LETTER ARGUMENT...
     fi
     refuses 4 "kvm does not work here" timeout 30 "$TRAPEZE" run "$ENDS" --accel kvm --net none
 }
+
+@test "--trace shows what a machine does, by patterns; a wrong name is told" {
+    finishes 0 p --trace 'vm.*,board.boot,device.acpi_sleep'
+    [[ $output == *" vm.go: 1 processors"* ]]
+    [[ $output == *" board.boot: "*" enters at 0x"* ]]
+    [[ $output == *" device.acpi_sleep: PM1 control 0x"* ]]
+    [[ $output == *" vm.end: "* ]]
+    [[ $output != *" mem.map: "* ]]
+    finishes 0 p --trace 'mem.*'
+    [[ $output == *" mem.map: serial at 0x3f8+0x8"* ]]
+    [[ $output == *" mem.write: "* ]]
+    finishes 2 p --trace 'vm.go,vm.nosuch'
+    [[ $output == *"--trace help"*"no trace point is called 'vm.nosuch'"* ]]
+    run "$TRAPEZE" run --trace help
+    [ "$status" -eq 0 ]
+    [[ $output == *"accel.bt_translate"*"device.virtio_kick"*"mem.lost_read"* ]]
+}

@@ -15,6 +15,7 @@
 #include <unistd.h>
 #include "accel/bt/cache.h"
 #include "accel/bt/sys.h"
+#include "accel/trace.h"
 
 #define CACHE_BYTES (64 * MiB)
 #define CACHE_MIN_BYTES (128 * KiB)
@@ -387,6 +388,7 @@ static enum vcpu_exit bt_vcpu_run(struct vcpu *v, struct err *err)
         cache_leave(v->bt, v);
         if (v->cache_full) {
             v->cache_full = false;
+            trace_accel_bt_full(v->bt->cache->used, v->bt->cache->norder);
             cache_flush(v->bt);
         }
         if (v->exit == EXIT_SHUTDOWN)

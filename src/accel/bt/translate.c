@@ -6,6 +6,7 @@
 #include <Zydis/Zydis.h>
 #include "accel/bt/gen.h"
 #include "accel/bt/sys.h"
+#include "accel/trace.h"
 #include "mem/lazy.h"
 #include "x86/walk.h"
 
@@ -320,6 +321,7 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     page_lines(bt, gpa, true);
     if (b->crosses)
         page_lines(bt, b->gpa2, true);
+    trace_accel_bt_translate(vpc, gpa, g->n, b->bytes, b->code_end - b->start);
     c->vcpu->stat_blocks++;
     c->vcpu->stat_insns += g->n;
     return b;

@@ -9,6 +9,7 @@
  * Threads: all belongs to the vCPU's own thread, except kvm_vcpu_event().
  */
 #include "accel/kvm/kvm.h"
+#include "accel/trace.h"
 #include <errno.h>
 #include <inttypes.h>
 #include <signal.h>
@@ -149,9 +150,13 @@ static enum step internal_error(struct vcpu *v, struct err *err)
     struct kvm_regs regs = {0};
     char insn[80];
 
-    if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION && !kvm_complete(v))
-        return STEP_AGAIN;
     kvm_ioctl(v->fd, KVM_GET_REGS, &regs);
+    if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION) {
+        int rc = kvm_complete(v);
+        trace_accel_kvm_complete(v->index, regs.rip, rc);
+        if (!rc)
+            return STEP_AGAIN;
+    }
     describe_insn(v->run, insn, sizeof(insn));
     if (v->run->internal.suberror == KVM_INTERNAL_ERROR_EMULATION)
         err_set(err, EIO, "kvm: cpu%u: KVM cannot execute the instruction at rip 0x%llx%s",
@@ -166,6 +171,7 @@ static enum step handle_exit(struct vcpu *v, struct err *err)
 {
     struct kvm_run *run = v->run;
 
+    trace_accel_kvm_exit(v->index, run->exit_reason);
     switch (run->exit_reason) {
     case KVM_EXIT_IO:
         port_io(v);
