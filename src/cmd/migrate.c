@@ -237,6 +237,8 @@ static json_t *arguments(const struct request *r)
                      "hybrid", r->hybrid, "dry", r->dry, "again", r->again, "disks", r->copy_disks);
 }
 
+static int go(struct request *r, struct host *h, struct record *record, struct err *err);
+
 /* The hand-over was cut: what the receiver knows decides. */
 static int settle(struct request *r, struct host *h, struct record *record, struct err *err)
 {
@@ -256,11 +258,16 @@ static int settle(struct request *r, struct host *h, struct record *record, stru
     *err = ERR_INIT;
     int rc = guest_ask(h, record, "migrate-decide", json_pack("{s:s}", "answer", answers[said]),
                        &answer, err);
+    const char *owner = json_string_value(json_object_get(answer, "owner"));
+    bool serving = owner && !strcmp(owner, "serving pages");
     json_decref(answer);
-    if (rc)
+    if (rc || (said && !serving))
         return rc;
-    if (said)
-        return 0;
+    /* It runs there, and waits for the rest of its memory. */
+    if (said) {
+        r->again = true;
+        return go(r, h, record, err);
+    }
     return err_set(err, why.code, "%s; the receiver never ran it, so it goes on here", why.msg);
 }
 
@@ -343,6 +350,15 @@ static void warn_of_nat(const struct request *r, const struct record *record)
                 record->name);
 }
 
+/* What to do comes last. */
+static void say_again(struct err *err, const char *name)
+{
+    size_t len = strlen(err->msg);
+
+    snprintf(err->msg + len, sizeof(err->msg) - len,
+             "; when there is a line again, 'trapeze migrate --again %s PLACE' goes on", name);
+}
+
 static int go(struct request *r, struct host *h, struct record *record, struct err *err)
 {
     struct client_listener listener = {take_event, r};
@@ -373,8 +389,7 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
     if (rc && !strcmp(r->display.owner, "undecided"))
         rc = settle(r, h, record, err);
     else if (rc && !strcmp(r->display.owner, "serving pages"))
-        err_wrap(err, "'trapeze migrate --again %s PLACE' goes on when there is a line",
-                 record->name);
+        say_again(err, record->name);
     else if (!rc && r->dry)
         migrate_show_fit(&r->display, answer);
     else if (!rc)

@@ -26,6 +26,8 @@
 
 #define LACKS_BYTES 4096
 #define WAIT_MS 100
+#define AGAIN_MS 3000
+#define AGAIN_TRIES 5
 
 struct receiving {
     const struct receive_options *options;
@@ -317,25 +319,43 @@ int receive_machine(const struct receive_options *o, const struct migrate_hello 
     return status;
 }
 
+/* Hands new lines to a machine. Its main loop may have taken our connection just before it began to wait for a page; then
+ * the next one is its doorman's (vm/migrate/doorman.h). */
+static int hand_lines(const char *path, const int *fds, unsigned nfds, struct err *err)
+{
+    int rc = -ETIMEDOUT;
+
+    for (unsigned tries = 0; tries < AGAIN_TRIES && rc == -ETIMEDOUT; tries++) {
+        struct client c = {.wire.fd = -1};
+
+        *err = ERR_INIT;
+        rc = client_open(path, &c, err);
+        c.timeout_ms = AGAIN_MS;
+        if (!rc)
+            rc = client_send(&c, "migrate-again", NULL, fds, nfds, err);
+        if (!rc)
+            rc = client_wait(&c, NULL, NULL, err);
+        client_close(&c);
+        if (rc == -EINVAL && tries)
+            rc = 0; /* it has the lines: of the try before */
+    }
+    return rc;
+}
+
 int receive_again(const struct receive_options *o, const struct migrate_hello *hello,
                   const int *fds, unsigned nfds, struct err *err)
 {
     struct arrival_file *file = NULL;
     struct place place = {0};
-    struct client c = {.wire.fd = -1};
     int rc = place_init(&place, o->root, err);
 
     if (!rc)
         rc = arrival_map(&place, hello->token, false, &file, err);
     auto_free char *path = rc ? NULL : place_socket(&place, file->id);
+    if (!rc && !path)
+        rc = err_set(err, ENOMEM, "no memory");
     if (!rc)
-        rc = path ? client_open(path, &c, err) : err_set(err, ENOMEM, "no memory");
-    c.timeout_ms = 10000;
-    if (!rc)
-        rc = client_send(&c, "migrate-again", NULL, fds, nfds, err);
-    if (!rc)
-        rc = client_wait(&c, NULL, NULL, err);
-    client_close(&c);
+        rc = hand_lines(path, fds, nfds, err);
     arrival_unmap(file);
     place_fini(&place);
     return rc;

@@ -11,6 +11,7 @@
  */
 #include "cmd/receive.h"
 
+#include "cmd/status.h"
 #include "cmd/target.h"
 #include <errno.h>
 #include <poll.h>
@@ -216,6 +217,18 @@ static void close_others(struct front *f, const int *fds, unsigned n)
         close(f->listener);
 }
 
+/* In a process of its own: the machine may take its time. */
+static int go_on(const struct receive_options *o, const struct migrate_hello *hello, const int *fds)
+{
+    struct err err = ERR_INIT;
+
+    if (!receive_again(o, hello, fds, hello->connections, &err))
+        return STATUS_OK;
+    fprintf(stderr, "trapeze receive: %s\n", err.msg);
+    receive_say(fds[0], MIGRATE_FAILED, err.msg, (u32)strlen(err.msg));
+    return STATUS_HOST;
+}
+
 /* The HELLO is complete with all its connections. */
 static void serve(struct front *f, struct pending *p)
 {
@@ -228,20 +241,14 @@ static void serve(struct front *f, struct pending *p)
     if (!gather(f, p, hello.connections, fds))
         return;
     f->served++;
-    if (hello.flags & MIGRATE_HELLO_RESUME) {
-        if (receive_again(f->options, &hello, fds, hello.connections, &err)) {
-            fprintf(stderr, "trapeze receive: %s\n", err.msg);
-            receive_say(p->fd, MIGRATE_FAILED, err.msg, (u32)strlen(err.msg));
-        }
-        forget_all(f, hello.token);
-        return;
-    }
     fflush(NULL);
     pid_t child = fork();
     if (!child) {
         close_others(f, fds, hello.connections);
         signal(SIGCHLD, SIG_DFL);
-        _exit(receive_machine(f->options, &hello, config, fds, hello.connections));
+        _exit(hello.flags & MIGRATE_HELLO_RESUME
+                  ? go_on(f->options, &hello, fds)
+                  : receive_machine(f->options, &hello, config, fds, hello.connections));
     }
     if (child < 0)
         receive_say(p->fd, MIGRATE_FIT, "the receiver has no process left", 32);

@@ -21,6 +21,7 @@
 #include "vm/snapshot/snapshot.h"
 #include "vm/trace.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -420,15 +421,30 @@ static bool make_room(struct control *c)
     return oldest != NULL;
 }
 
+int control_listener(const struct control *c)
+{
+    return c->listener.fd;
+}
+
+int control_accept(const struct control *c)
+{
+    int fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+
+    if (fd < 0 || is_welcome(c, fd))
+        return fd;
+    close(fd);
+    return -1;
+}
+
 static void listener_ready(void *opaque, u32 events)
 {
     struct control *c = opaque;
     struct control_link *l;
-    int fd = accept4(c->listener.fd, NULL, NULL, SOCK_CLOEXEC | SOCK_NONBLOCK);
+    int fd = control_accept(c);
 
     if (fd < 0)
         return;
-    if (!is_welcome(c, fd) || !make_room(c) || !(l = calloc(1, sizeof(*l)))) {
+    if (!make_room(c) || !(l = calloc(1, sizeof(*l)))) {
         close(fd);
         return;
     }
@@ -451,6 +467,8 @@ int control_new(struct vm *vm, int listener, struct control **ret_control, struc
         close(listener);
         return err_set(err, ENOMEM, "control socket: no memory");
     }
+    /* Two threads may want the same connection; who comes late must not wait for the next. */
+    fcntl(listener, F_SETFL, fcntl(listener, F_GETFL) | O_NONBLOCK);
     json_object_seed(0); /* Jansson opens a file for it, once; later the sandbox forbids that */
     c->vm = vm;
     c->verbs = all_verbs;

@@ -42,6 +42,10 @@ struct control_verb {
 int control_new(struct vm *vm, int listener, struct control **ret_control, struct err *err);
 /* Ends open calls with an error (verbs hear nothing of it: their subjects are freed before or know) and hangs up. */
 void control_free(struct control *c);
+/* For who answers while the main loop cannot (migrate/doorman.h), any thread: the socket to poll, and the next connection of
+ * somebody who may speak to us; -1: there is none. */
+int control_listener(const struct control *c);
+int control_accept(const struct control *c);
 /* Tests: other verbs instead of the table's; name NULL at the end. */
 void control_set_verbs(struct control *c, const struct control_verb *verbs);
 

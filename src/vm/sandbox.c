@@ -9,6 +9,7 @@
 #include "vm/seccomp.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <linux/capability.h>
 #include <linux/landlock.h>
 #include <linux/seccomp.h>
@@ -96,6 +97,8 @@ int sandbox_new(const struct sandbox_needs *needs, struct sandbox **ret_sandbox,
     if (!s)
         return err_set(err, ENOMEM, "sandbox: no memory");
     mallopt(M_ARENA_MAX, ARENAS_MAX);
+    /* glibc opens /proc/sys/vm/overcommit_memory before it gives the end of a thread's heap back; so it may not. */
+    mallopt(M_TRIM_THRESHOLD, INT_MAX);
     s->ruleset = landlock_new(needs);
     for (int kind = 0; kind < SANDBOX_KINDS && !rc; kind++)
         rc = seccomp_build((enum sandbox_kind)kind, needs, &s->program[kind], err);

@@ -110,9 +110,10 @@ static const struct rule rules[] = {
     /* the main loop */
     {SCMP_SYS(ioctl), LOOP, loop_ioctl}, {SCMP_SYS(fcntl), LOOP, some_fcntl},
     {SCMP_SYS(epoll_wait), LOOP, NULL}, {SCMP_SYS(epoll_pwait), LOOP, NULL}, {SCMP_SYS(epoll_pwait2), LOOP, NULL},
-    {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP, NULL}, {SCMP_SYS(shutdown), LOOP | IO, NULL},
-    /* the control socket */
-    {SCMP_SYS(sendmsg), LOOP, NULL}, {SCMP_SYS(recvmsg), LOOP, NULL}, {SCMP_SYS(getsockopt), LOOP, peer_credentials},
+    {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP | IO, NULL}, {SCMP_SYS(shutdown), LOOP | IO, NULL},
+    /* the control socket; IO: while the loop waits for memory (migrate/doorman.c) */
+    {SCMP_SYS(sendmsg), LOOP | IO, NULL}, {SCMP_SYS(recvmsg), LOOP | IO, NULL},
+    {SCMP_SYS(getsockopt), LOOP | IO, peer_credentials},
     /* how much memory the guest has touched: fstat() */
     {SCMP_SYS(newfstatat), LOOP, open_file},
     /* a console's log that has become too long */

@@ -493,6 +493,8 @@ static int receive(struct migrate_destination *d, struct err *err)
 /* After a reconnect: what is missing, and what somebody waits for already. */
 static int go_on(struct migrate_destination *d, struct err *err)
 {
+    if (!d->absent && !(d->absent = calloc(d->words, sizeof(*d->absent))))
+        return err_set(err, ENOMEM, "no memory for the list of pages");
     for (u64 w = 0; w < d->words; w++)
         for (u64 left = d->absent[w]; left; left &= left - 1) {
             u64 page = 64 * w + (u64)__builtin_ctzll(left);

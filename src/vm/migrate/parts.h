@@ -25,10 +25,13 @@ struct vm_migration {
     struct control_call *call; /* who asked for it, and waits; NULL: has gone */
     struct timer tick;         /* progress */
     enum migrate_event decision;
-    int result;
+    atomic_int result;
     struct err error;
 
     struct migrate_destination *destination;
+    atomic_bool receiving; /* its director is at work */
+    struct migrate_doorman *doorman;
+    pthread_mutex_t again_lock; /* new lines come through the main loop or the doorman */
 
     struct timer throttle_tick;
     unsigned throttle; /* percent */
@@ -41,5 +44,8 @@ void vm_migration_guest(struct vm_migration *m);
 void vm_migration_copy_disks(struct vm_migration *m, bool on);
 void vm_migration_take_disks(struct vm_migration *m);
 struct vm_migration *vm_migration_get(struct vm *vm, struct err *err); /* makes it if need be */
+
+/* New lines for a post-copy whose line broke, from who accepted them; takes them over. Main loop or doorman. */
+int vm_migration_again(struct vm_migration *m, const int *fds, unsigned nfds, struct err *err);
 
 #endif

@@ -8,6 +8,7 @@
 #include "vm/migrate/parts.h"
 
 #include "base/log.h"
+#include "vm/migrate/doorman.h"
 #include "vm/snapshot/snapshot.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -70,6 +71,7 @@ struct vm_migration *vm_migration_get(struct vm *vm, struct err *err)
         return NULL;
     }
     m->vm = vm;
+    pthread_mutex_init(&m->again_lock, NULL);
     m->worker = vm->worker;
     vm_migration_guest(m);
     vm->migration = m;
@@ -417,7 +419,11 @@ static void in_job(void *opaque)
     struct vm_migration *m = opaque;
 
     m->error = ERR_INIT;
+    /* Without a doorman all is as well, but a broken line may be hard to mend. */
+    if (!m->doorman)
+        migrate_doorman_start(m, &m->doorman, NULL);
     m->result = migrate_destination_run(m->destination, &m->error);
+    atomic_store(&m->receiving, false);
     while (loop_call(m->vm->loop, in_done, m))
         usleep(1000);
 }
@@ -435,34 +441,46 @@ int vm_migrate_in(struct vm *vm, const int *fds, unsigned nfds, struct migrate_w
         vm_migration_take_disks(m);
     if (!rc)
         rc = migrate_destination_new(&m->guest, word, fds, nfds, &m->destination, err);
-    if (!rc)
+    if (!rc) {
+        atomic_store(&m->receiving, true);
         worker_start(m->worker, in_job, m);
+    }
     return rc;
 }
 
-/* New lines for a post-copy whose line broke, from who accepted them. */
-void control_do_migrate_again(struct control_call *call)
+int vm_migration_again(struct vm_migration *m, const int *fds, unsigned nfds, struct err *err)
 {
-    struct vm_migration *m = call->vm->migration;
-    struct err err = ERR_INIT;
-    int fds[MIGRATE_CONNECTIONS];
-    unsigned nfds = take_fds(call, fds);
     int rc;
 
-    if (!m || !m->destination || !m->result) {
+    pthread_mutex_lock(&m->again_lock);
+    /* One that has all of its memory says so once more: the source has not heard it. */
+    if (!m->destination || m->source || atomic_load(&m->receiving)) {
         for (unsigned i = 0; i < nfds; i++)
             close(fds[i]);
-        rc = err_set(&err, EINVAL, "this machine waits for no pages");
+        rc = err_set(err, EINVAL, "this machine waits for no new line");
     } else {
-        rc = migrate_destination_again(m->destination, fds, nfds, &err);
+        rc = migrate_destination_again(m->destination, fds, nfds, err);
     }
-    if (rc) {
+    if (!rc) {
+        m->result = 0;
+        atomic_store(&m->receiving, true);
+        worker_start(m->worker, in_job, m);
+    }
+    pthread_mutex_unlock(&m->again_lock);
+    return rc;
+}
+
+void control_do_migrate_again(struct control_call *call)
+{
+    struct err err = ERR_INIT;
+    struct vm_migration *m = vm_migration_get(call->vm, &err);
+    int fds[MIGRATE_CONNECTIONS];
+    unsigned nfds = m ? take_fds(call, fds) : 0;
+
+    if (!m || vm_migration_again(m, fds, nfds, &err))
         control_fail(call, &err);
-        return;
-    }
-    m->result = 0;
-    worker_start(m->worker, in_job, m);
-    control_reply(call, NULL);
+    else
+        control_reply(call, NULL);
 }
 
 /* --- for the rest of the VMM --- */
@@ -477,6 +495,8 @@ void vm_migrate_free(struct vm *vm)
     }
     if (m && m->destination)
         migrate_destination_cut(m->destination);
+    if (m)
+        migrate_doorman_stop(m->doorman);
     worker_free(vm->worker);
     vm->worker = NULL;
     if (!m)
@@ -487,6 +507,7 @@ void vm_migrate_free(struct vm *vm)
     dirty_stop(&vm->ram, &m->log);
     migrate_disks_stop(&m->disks);
     migrate_destination_free(m->destination);
+    pthread_mutex_destroy(&m->again_lock);
     free(m);
     vm->migration = NULL;
 }
