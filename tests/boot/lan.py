@@ -7,7 +7,7 @@ import time
 
 GUEST_MAC = '52:54:00:54:5a:01'
 GUEST = '10.77.0.10'
-PATIENCE_S = 180
+PATIENCE_S = int(os.environ.get('TRAPEZE_PATIENCE', '180'))
 
 
 class Wrong(Exception):

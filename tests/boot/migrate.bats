@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# A Debian guest that serves a client over a tap moves from host to host (two_hosts.py), and the client notices nothing.
+# A Debian guest that serves a client over a tap moves from host to host (moving.py), and the client notices nothing.
 # With TRAPEZE_NIGHTLY=1 there and back ten times by every mode.
 
 load boot
@@ -8,9 +8,9 @@ setup_file() {
     fetch cloud
 }
 
-# passes CASE: of two_hosts.py. The longest gaps go to descriptor 3, where people see them.
+# passes CASE: of moving.py. The longest gaps go to descriptor 3, where people see them.
 passes() {
-    run env TRAPEZE="$TRAPEZE" timeout -k 5 "${2:-500}" python3 "$BATS_TEST_DIRNAME/two_hosts.py" "$1"
+    run env TRAPEZE="$TRAPEZE" timeout -k 5 "${2:-500}" python3 "$BATS_TEST_DIRNAME/moving.py" "$1"
     echo "$output"
     if [ "$status" -eq 77 ]; then
         skip "$output"
@@ -33,6 +33,14 @@ passes_at_night() {
 
 @test "a serving guest moves with its disks, over each kind of line" {
     passes apart
+}
+
+@test "the line is cut at the hand-over and while pages follow: one guest, and its client notices a gap at most" {
+    passes cuts
+}
+
+@test "the line is cut at every message" {
+    passes_at_night all-cuts
 }
 
 @test "a serving guest moves there and back ten times by every mode" {

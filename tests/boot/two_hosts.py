@@ -1,14 +1,9 @@
-#!/usr/bin/env python3
-"""A Debian guest that serves a client moves between two hosts, which are namespaces of networks on this one.
+"""Two hosts, a client (load.py) and a Debian guest that serves it and checks itself (guest/init, "serve").
 
-usage: two_hosts.py CASE...; TRAPEZE, KERNEL, INITRD in the environment. The guest (guest/init, "serve") checks its memory,
-disk and clock all the time; the client (load.py) judges every byte that it gets. Nothing here asserts a time; the longest
-gap that the client saw is printed.
-"""
+TRAPEZE, KERNEL, INITRD come in the environment. Nothing here asserts a time."""
 import glob
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -103,9 +98,10 @@ class Host:
 class Client:
     """What wants something of the guest, and judges what it gets."""
 
-    def __init__(self, world):
+    def __init__(self, world, patient):
         self.runs = {kind: subprocess.Popen(
-            world.lan.inside('c', sys.executable, os.path.join(HERE, 'load.py'), kind, GUEST_MAC if kind == 'announce' else GUEST),
+            world.lan.inside('c', sys.executable, os.path.join(HERE, 'load.py'), kind, GUEST_MAC if kind == 'announce' else GUEST,
+                             *(['patient'] if patient else [])),
             stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) for kind in KINDS + ('announce',)}
 
     def report(self):
@@ -147,16 +143,16 @@ class World:
         self.lan = Lan()
         self.disk = os.path.join(self.folder, 'disk')
         self.a, self.b = Host(self, 'a'), Host(self, 'b')
-        self.client = None
+        self.client = self.line = None
         self.gaps = {}
 
-    def boot(self, *options, memory='192M', cpus='1'):
+    def boot(self, *options, memory='192M', cpus='1', patient=False):
         with open(self.disk, 'wb') as f:
             f.truncate(32 << 20)
         self.a.call('run', '-d', '--name', 'web', '-k', KERNEL + '/vmlinuz', '--initrd', INITRD, '-m', memory, '--cpus', cpus,
                     '--append', f'console=ttyS0 quiet trapeze.do=serve trapeze.ip={GUEST}/24', '--disk', self.disk,
                     '--net', f'tap,ifname=tap0,mac={GUEST_MAC}', *options)
-        self.client = Client(self)
+        self.client = Client(self, patient)
         until('the guest checks itself', lambda: self.a.alive() > 1)
         self.client.served()
 
@@ -197,6 +193,20 @@ class World:
         self.gaps.setdefault(what, []).append(dict(gaps, downtime_ms=round(summary['downtime_ns'] / 1e6, 1)))
         return summary
 
+    def proxy(self, there, how, message, count=1):
+        """Something between the hosts, which acts at a message (proxy.py); the place to migrate to."""
+        self.unplug()
+        self.line = subprocess.Popen(self.lan.inside('c', sys.executable, os.path.join(HERE, 'proxy.py'), '7008', there.address,
+                                                     '7007', how, message, str(count)), stdout=subprocess.PIPE, text=True)
+        self.line.stdout.readline() # it listens
+        return 'tcp://10.77.0.1:7008'
+
+    def unplug(self):
+        if self.line:
+            self.line.kill()
+            self.line.wait()
+        self.line = None
+
     def there_and_back(self, *options, times=1, **how):
         for _ in range(times):
             self.move(self.a, self.b, *options, **how)
@@ -222,6 +232,7 @@ class World:
     def close(self):
         if self.client:
             self.client.close()
+        self.unplug()
         for host in (self.a, self.b):
             try:
                 host.clear()
@@ -235,127 +246,3 @@ class World:
                     pass
         self.lan.close()
         shutil.rmtree(self.folder, ignore_errors=True)
-
-
-MODES = {
-    'pre-copy': [],
-    'post-copy': ['--postcopy'],
-    'hybrid': ['--hybrid', '--bandwidth', '30M'],
-    'compressed': ['--compress', 'zstd', '--delta', '32M', '--connections', '3'],
-    'throttled': ['--throttle', '80', '--bandwidth', '30M'],
-    'stop-and-copy': ['--time-limit', '1', '--on-timeout', 'stop', '--bandwidth', '20M'],
-}
-
-
-def modes(world, times=1):
-    world.boot()
-    for host in (world.a, world.b):
-        host.receive('--insecure')
-    for what, options in MODES.items():
-        world.there_and_back('--insecure', *options, what=what, times=times)
-
-
-def quick(world):
-    """Each mode once, there or back."""
-    world.boot()
-    hosts = [world.a, world.b]
-    for host in hosts:
-        host.receive('--insecure')
-    for what, options in MODES.items():
-        world.move(*hosts, '--insecure', *options, what=what)
-        hosts.reverse()
-
-
-def openssl(folder, *args):
-    subprocess.run(['openssl', *args], check=True, capture_output=True, cwd=folder)
-
-
-def make_certificates(folder, authority, addresses):
-    """NAME.pem and NAME.key for each name of addresses, signed by AUTHORITY.pem."""
-    new = ['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-    openssl(folder, *new, '-x509', '-days', '2', '-subj', '/CN=' + authority, '-keyout', authority + '.key', '-out',
-            authority + '.pem')
-    for name, address in addresses.items():
-        with open(os.path.join(folder, name + '.ext'), 'w', encoding='ascii') as f:
-            f.write(f'subjectAltName=IP:{address}\n')
-        openssl(folder, *new, '-subj', '/CN=' + name, '-keyout', name + '.key', '-out', name + '.csr')
-        openssl(folder, 'x509', '-req', '-days', '2', '-in', name + '.csr', '-CA', authority + '.pem', '-CAkey',
-                authority + '.key', '-CAcreateserial', '-extfile', name + '.ext', '-out', name + '.pem')
-
-
-def make_keys(world):
-    """For TLS: certificates of both hosts, one of another authority, and keys `psk` and `other.psk`."""
-    make_certificates(world.folder, 'ca', {host.letter: host.address for host in (world.a, world.b)})
-    make_certificates(world.folder, 'foreign', {'stranger': '10.77.0.3'})
-    for name in ('psk', 'other.psk'):
-        openssl(world.folder, 'rand', '-hex', '-out', name, '32')
-
-
-def certificates(world, name, authority='ca'):
-    path = os.path.join(world.folder, name)
-    return ['--cert', path + '.pem', '--key', path + '.key', '--ca', os.path.join(world.folder, authority + '.pem')]
-
-
-def apart(world):
-    """Disks that no storage shares, over each kind of line."""
-    world.boot()
-    make_keys(world)
-    other_disk = os.path.join(world.folder, 'other-disk')
-    with open(other_disk, 'wb') as f:
-        f.truncate(32 << 20)
-    disks = {'a': ['--disk', world.disk], 'b': ['--disk', other_disk]}
-    psk = ['--psk', os.path.join(world.folder, 'psk')]
-    hosts = [world.a, world.b]
-
-    def go(what, receiver, source, place=None, env=None):
-        here, there = hosts
-        if receiver is not None:
-            there.receive(*disks[there.letter], *receiver, place=place or 'tcp://:7007')
-        world.move(here, there, '--copy-disks', *source, place=place, what=what, env=env)
-        there.stop_receiver()
-        hosts.reverse()
-
-    go('certificates', certificates(world, 'b'), certificates(world, 'a'))
-    go('key', psk, [*psk, '--connections', '4'])
-    go('unix', [], ['--compress', 'zstd'], place='unix:' + os.path.join(world.folder, 'in'))
-    ssh = os.path.join(world.folder, 'ssh')
-    with open(ssh, 'w', encoding='ascii') as f:
-        f.write(f'#!/bin/sh\nexec nsenter --net=/run/netns/{world.lan.space("a")} env TRAPEZE_ROOT={world.a.root} {TRAPEZE} '
-                f'receive --disk {world.disk} -\n')
-    os.chmod(ssh, 0o755)
-    go('ssh', None, ['--postcopy'], place='ssh://a', env={'TRAPEZE_SSH': ssh})
-
-
-CASES = {
-    'apart': apart,
-    'modes': lambda world: modes(world, 10),
-    'quick': quick,
-}
-
-
-def main():
-    failed = 0
-    for name in sys.argv[1:]:
-        try:
-            world = World()
-        except (OSError, subprocess.CalledProcessError) as why:
-            print(f'no networks of our own: {getattr(why, "stderr", why)}'.strip())
-            return 77
-        try:
-            CASES[name](world)
-            world.say_gaps()
-            world.nothing_left()
-        except (Wrong, OSError, ValueError, subprocess.SubprocessError) as wrong:
-            failed += 1
-            world.say_gaps()
-            print('\n'.join(f'# {name}: {line}' for line in str(wrong).splitlines()))
-            for host in (world.a, world.b):
-                host.messages.seek(0)
-                print('\n'.join(f'# receiver {host.letter}: {line.rstrip()}' for line in host.messages))
-        finally:
-            world.close()
-    return 1 if failed else 0
-
-
-if __name__ == '__main__':
-    sys.exit(main())

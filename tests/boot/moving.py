@@ -1,0 +1,200 @@
+#!/usr/bin/env python3
+"""A Debian guest that serves a client moves between two hosts, which are namespaces of networks on this one.
+
+usage: moving.py CASE...; see two_hosts.py. The client judges every byte that it gets; the longest gap it saw is printed.
+"""
+import os
+import shutil
+import subprocess
+import sys
+
+from lan import PATIENCE_S, Wrong, until
+from two_hosts import TRAPEZE, World
+
+MODES = {
+    'pre-copy': [],
+    'post-copy': ['--postcopy'],
+    'hybrid': ['--hybrid', '--bandwidth', '30M'],
+    'compressed': ['--compress', 'zstd', '--delta', '32M', '--connections', '3'],
+    'throttled': ['--throttle', '80', '--bandwidth', '30M'],
+    'stop-and-copy': ['--time-limit', '1', '--on-timeout', 'stop', '--bandwidth', '20M'],
+}
+
+
+def modes(world, times=1):
+    world.boot()
+    for host in (world.a, world.b):
+        host.receive('--insecure')
+    for what, options in MODES.items():
+        world.there_and_back('--insecure', *options, what=what, times=times)
+
+
+def quick(world):
+    """Each mode once, there or back."""
+    world.boot()
+    hosts = [world.a, world.b]
+    for host in hosts:
+        host.receive('--insecure')
+    for what, options in MODES.items():
+        world.move(*hosts, '--insecure', *options, what=what)
+        hosts.reverse()
+
+
+def openssl(folder, *args):
+    subprocess.run(['openssl', *args], check=True, capture_output=True, cwd=folder)
+
+
+def make_certificates(folder, authority, addresses):
+    """NAME.pem and NAME.key for each name of addresses, signed by AUTHORITY.pem."""
+    new = ['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
+    openssl(folder, *new, '-x509', '-days', '2', '-subj', '/CN=' + authority, '-keyout', authority + '.key', '-out',
+            authority + '.pem')
+    for name, address in addresses.items():
+        with open(os.path.join(folder, name + '.ext'), 'w', encoding='ascii') as f:
+            f.write(f'subjectAltName=IP:{address}\n')
+        openssl(folder, *new, '-subj', '/CN=' + name, '-keyout', name + '.key', '-out', name + '.csr')
+        openssl(folder, 'x509', '-req', '-days', '2', '-in', name + '.csr', '-CA', authority + '.pem', '-CAkey',
+                authority + '.key', '-CAcreateserial', '-extfile', name + '.ext', '-out', name + '.pem')
+
+
+def make_keys(world):
+    """For TLS: certificates of both hosts, one of another authority, and keys `psk` and `other.psk`."""
+    make_certificates(world.folder, 'ca', {host.letter: host.address for host in (world.a, world.b)})
+    make_certificates(world.folder, 'foreign', {'stranger': '10.77.0.3'})
+    for name in ('psk', 'other.psk'):
+        openssl(world.folder, 'rand', '-hex', '-out', name, '32')
+
+
+def certificates(world, name, authority='ca'):
+    path = os.path.join(world.folder, name)
+    return ['--cert', path + '.pem', '--key', path + '.key', '--ca', os.path.join(world.folder, authority + '.pem')]
+
+
+def apart(world):
+    """Disks that no storage shares, over each kind of line."""
+    world.boot()
+    make_keys(world)
+    other_disk = os.path.join(world.folder, 'other-disk')
+    with open(other_disk, 'wb') as f:
+        f.truncate(32 << 20)
+    disks = {'a': ['--disk', world.disk], 'b': ['--disk', other_disk]}
+    psk = ['--psk', os.path.join(world.folder, 'psk')]
+    hosts = [world.a, world.b]
+
+    def go(what, receiver, source, place=None, env=None):
+        here, there = hosts
+        if receiver is not None:
+            there.receive(*disks[there.letter], *receiver, place=place or 'tcp://:7007')
+        world.move(here, there, '--copy-disks', *source, place=place, what=what, env=env)
+        there.stop_receiver()
+        hosts.reverse()
+
+    go('certificates', certificates(world, 'b'), certificates(world, 'a'))
+    go('key', psk, [*psk, '--connections', '4'])
+    go('unix', [], ['--compress', 'zstd'], place='unix:' + os.path.join(world.folder, 'in'))
+    ssh = os.path.join(world.folder, 'ssh')
+    with open(ssh, 'w', encoding='ascii') as f:
+        f.write(f'#!/bin/sh\nexec nsenter --net=/run/netns/{world.lan.space("a")} env TRAPEZE_ROOT={world.a.root} {TRAPEZE} '
+                f'receive --disk {world.disk} -\n')
+    os.chmod(ssh, 0o755)
+    go('ssh', None, ['--postcopy'], place='ssh://a', env={'TRAPEZE_SSH': ssh})
+
+
+def who_runs(world, what):
+    """After a migration that was cut: the host that has the guest, which must be one."""
+    # What was not to be there is removed a moment later, and what is asked about settles.
+    def settled():
+        states = {host: host.state() for host in (world.a, world.b)}
+        live = [host for host, state in states.items() if state not in ('nothing', 'ended')]
+        return live if len(live) == 1 and states[live[0]] == 'running' else None
+
+    try:
+        return until(f'{what}: one guest', settled)[0]
+    except Wrong as wrong:
+        raise Wrong(f'{wrong}; {world.a.state()} on a, {world.b.state()} on b') from wrong
+
+
+def try_cut(world, here, there, what, how, message, count, *options):
+    """One migration whose line is cut at a message; returns where the guest is then, and all is well."""
+    place = world.proxy(there, how, message, count)
+    world.client.report()
+    run = here.start('migrate', '--insecure', '-q', *options, 'web', place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    out, _ = run.communicate(timeout=PATIENCE_S)
+    status = run.returncode
+    cut = world.line.poll() is None
+    state = here.state()
+    if state == 'serving pages' and status == 4 and '--again' in out:
+        # It runs there; both ends keep what they have until there is a new line.
+        here.call('resume', 'web', wanted=4)
+        here.call('migrate', '--again', '--insecure', '-q', 'web', f'tcp://{there.address}:7007')
+        status = 0
+    elif state == 'undecided':
+        raise Wrong(f'{what}: undecided, although the receiver can be asked: {out}')
+    found = who_runs(world, what)
+    if cut and (status == 0) != (found is there):
+        raise Wrong(f'{what}: status {status}, and it runs on {found.letter}: {out}')
+    total = world.checked(found, what)
+    if found is there:
+        here.call('rm', 'web')
+    gaps = {kind: total[kind]['gap_ms'] for kind in ('echo', 'stream', 'web')}
+    world.gaps.setdefault(f'cut, {how}', []).append(gaps)
+    return found
+
+
+def cuts(world, how, wanted):
+    """Pulls the cable before each of these messages: there is one guest afterwards, and it is whole."""
+    world.boot(patient=True)
+    for host in (world.a, world.b):
+        host.receive('--insecure')
+    here = world.a
+    for message, count, *options in wanted:
+        there = world.b if here is world.a else world.a
+        here = try_cut(world, here, there, f'{how} at {message} {count}', how, message, count, *options)
+    world.unplug()
+    # The files of those that nobody could settle are kept for a day.
+    for host in (world.a, world.b):
+        shutil.rmtree(os.path.join(host.root, 'run', 'arrivals'), ignore_errors=True)
+
+
+SOME_CUTS = [('READY', 1), ('GO', 1), ('RUNNING', 1), ('NEED', 100, '--postcopy', '--bandwidth', '30M'), ('COMPLETE', 1, '--postcopy')]
+ALL_CUTS = [(m, n) for m in ('HELLO', 'JOIN', 'FIT', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE') for n in (1,)] + [
+    (m, n) for m in ('PAGES', 'FENCE', 'FENCED') for n in (1, 2, 3)] + [
+    (m, n, '--postcopy', '--bandwidth', '30M') for m in ('ABSENT', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE')
+    for n in (1,)] + [
+    (m, n, '--postcopy', '--bandwidth', '30M') for m in ('PAGES', 'NEED') for n in (1, 2, 10, 100, 300)]
+
+CASES = {
+    'cuts': lambda world: cuts(world, 'rst', SOME_CUTS),
+    'all-cuts': lambda world: cuts(world, 'rst', ALL_CUTS),
+    'apart': apart,
+    'modes': lambda world: modes(world, 10),
+    'quick': quick,
+}
+
+
+def main():
+    failed = 0
+    for name in sys.argv[1:]:
+        try:
+            world = World()
+        except (OSError, subprocess.CalledProcessError) as why:
+            print(f'no networks of our own: {getattr(why, "stderr", why)}'.strip())
+            return 77
+        try:
+            CASES[name](world)
+            world.say_gaps()
+            world.nothing_left()
+        except (Wrong, OSError, ValueError, subprocess.SubprocessError) as wrong:
+            failed += 1
+            world.say_gaps()
+            print('\n'.join(f'# {name}: {line}' for line in str(wrong).splitlines()))
+            for host in (world.a, world.b):
+                host.messages.seek(0)
+                print('\n'.join(f'# receiver {host.letter}: {line.rstrip()}' for line in host.messages))
+        finally:
+            world.close()
+    return 1 if failed else 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())
