@@ -210,12 +210,15 @@ static void test_run_returns_what_the_function_did(void **state)
 }
 
 #define MANY 24
+#define PIECES 200
+#define PIECE_BYTES 10000
 
 static struct sandbox *sandbox_of_many;
 static pthread_barrier_t all_hold_memory;
 
 static void *want_memory(void *opaque)
 {
+    void *volatile piece[PIECES];
     struct err err = ERR_INIT;
 
     if (sandbox_enter(sandbox_of_many, SANDBOX_IO, &err))
@@ -223,10 +226,16 @@ static void *want_memory(void *opaque)
     void *volatile p = malloc(64);
     pthread_barrier_wait(&all_hold_memory);
     free(p);
+    /* More than malloc() would keep at the end of a thread's heap. */
+    for (unsigned i = 0; i < PIECES; i++)
+        piece[i] = malloc(PIECE_BYTES);
+    for (unsigned i = PIECES; i--;)
+        free(piece[i]);
     return opaque;
 }
 
-/* malloc() counts the host's processors, in files, once it has an arena for each of some threads. */
+/* malloc() counts the host's processors, in files, once it has an arena for each of some threads; and it looks into a file
+ * before it gives back the end of a thread's heap. */
 static void test_many_threads_have_memory(void **state)
 {
     int status;
