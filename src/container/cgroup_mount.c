@@ -9,8 +9,10 @@
 #include <string.h>
 #include <sys/stat.h>
 
+#include "container/file.h"
 #include "container/path.h"
 #include "container/sys.h"
+#include "container/systemd.h"
 
 static const char *base_name(const char *path)
 {
@@ -38,8 +40,14 @@ static int mount_v2(struct init *in, const struct mount_plan *plan, int target, 
 {
     const struct cgroup_dir *d = cgroup_v2(&in->state->cgroup);
     auto_close int tree = -1;
-    int rc = d ? bind_group(in, plan, d->path, target, err) : 0;
+    char groups[4096];
+    int rc;
 
+    /* The runtime has learnt it since we were cloned. */
+    if (in->state->systemd_unit &&
+        file_read_at(in->procfd, "self/cgroup", groups, sizeof(groups)) > 0)
+        systemd_place(in->state, groups);
+    rc = d ? bind_group(in, plan, d->path, target, err) : 0;
     if (rc)
         return MIN(rc, 0);
     /* No group of our own (rootless without delegation): a mount if the namespaces allow one. */

@@ -40,9 +40,8 @@ static int limit_cpu(const struct cgroup_dir *d, json_t *res, struct err *err)
         return -err->code;
     if (has_idle > 0 && write_max(d, "cpu.idle", idle, err) < 0)
         return -err->code;
-    /* An idle group has no weight. [2, 262144] becomes [1, 10000]. */
-    if (shares && !idle &&
-        write_max(d, "cpu.weight", 1 + (MIN(MAX(shares, 2), 262144) - 2) * 9999 / 262142, err) < 0)
+    /* An idle group has no weight. */
+    if (shares && !idle && write_max(d, "cpu.weight", weight_of_shares(shares), err) < 0)
         return -err->code;
     if (has_burst > 0 && write_max(d, "cpu.max.burst", burst, NULL) == 0)
         has_burst = 0; /* else it is tried again below, under the new quota */

@@ -12,4 +12,10 @@ int value_text(json_t *res, const char *path, char *buf, size_t size, struct err
 const struct cgroup_dir *value_dir(const struct cgroup *cg, const char *controller,
                                    const char *what, struct err *err);
 
+/* cpu.shares of v1, [2, 262144], as cpu.weight of v2, [1, 10000]. */
+static inline s64 weight_of_shares(s64 shares)
+{
+    return 1 + (MIN(MAX(shares, 2), 262144) - 2) * 9999 / 262142;
+}
+
 #endif

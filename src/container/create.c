@@ -324,11 +324,12 @@ static int set_up_cgroups(struct creation *c, struct err *err)
     struct cgroup_doors doors;
     int rc;
 
+    /* A unit of that name that was there is not ours to stop. */
+    if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
+        return err_wrap(err, "unable to apply cgroup configuration");
     c->made_cgroups = true;
     if (rdt_apply(&c->state, c->spec.intel_rdt, c->pid, err) < 0)
         return -err->code;
-    if (c->state.systemd_unit && systemd_start(&c->state, c->spec.resources, c->pid, err) < 0)
-        return err_wrap(err, "unable to apply cgroup configuration");
     if (cgroup_make(cg, false, err) < 0 || cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
         (!c->in_v2 && cgroup_attach_v2(cg, c->pid, err) < 0) || hand_over_cgroup(c, err) < 0 ||
         cgroup_open_doors(cg, &doors, err) < 0)

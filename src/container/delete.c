@@ -61,7 +61,9 @@ int delete_kill_init(struct state *st, struct err *err)
 
     if (pidfd < 0)
         return 0;
-    sys_pidfd_send_signal(pidfd, SIGKILL);
+    if (sys_pidfd_send_signal(pidfd, SIGKILL) < 0 && errno != ESRCH)
+        return err_sys(err, errno,
+                       "kill the container's init (does its AppArmor profile allow signals?)");
     if (cgroup_is_frozen(&st->cgroup))
         cgroup_freeze(&st->cgroup, false, err);
     /* The runtime that was still creating it dies with nothing to tell. */

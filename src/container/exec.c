@@ -21,6 +21,7 @@
 #include "container/path.h"
 #include "container/sync.h"
 #include "container/sys.h"
+#include "container/systemd.h"
 
 struct exec_opts {
     const char *console_socket, *cwd, *user, *process, *pid_file, *pidfd_socket, *label, *apparmor,
@@ -368,6 +369,10 @@ static int attach(struct exec *x, struct err *err)
 {
     int rc = x->in_v2 ? 0 : cgroup_attach_v2(&x->state.cgroup, x->pid, err);
 
+    if ((rc == -EACCES || rc == -EPERM) && x->state.systemd_unit && x->state.cgroup.pure_v2) {
+        *err = (struct err)ERR_INIT;
+        return systemd_attach(&x->state, x->pid, err);
+    }
     if ((rc != -EBUSY && rc != -EOPNOTSUPP) || !x->state.cgroup.pure_v2 || x->o.cgroups.n)
         return rc;
     return cgroup_attach_beside(&x->state.cgroup, x->state.pid, x->pid, err);

@@ -7,6 +7,7 @@
 
 #include "container/rdt.h"
 #include "container/runtime.h"
+#include "container/systemd.h"
 
 /* Where an option goes in `resources`; numbers unless `text`. */
 struct target {
@@ -131,6 +132,8 @@ static int apply(struct state *st, json_t *res, const char *l3, const char *mem_
         return err_set(err, EINVAL, "container not running");
     if (!json_object_is_type(res, json_type_object))
         return err_set(err, EINVAL, "the resources are no JSON object");
+    if (st->systemd_unit && systemd_update(st, res, err) < 0)
+        return -err->code;
     if (cgroup_limit(&st->cgroup, res, false, err) < 0 || rdt_update(st, l3, mem_bw, err) < 0)
         return -err->code;
     return update_saved(st, res, err);
