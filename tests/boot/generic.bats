@@ -11,6 +11,18 @@ setup_file() {
     passes 1 ""
 }
 
+@test "generic kernel: a clone reseeds its random numbers" {
+    export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root
+    timeout 60 "$TRAPEZE" run -d --name web --accel "${TRAPEZE_ACCEL:-auto}" --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" \
+        --append "console=ttyS0 trapeze.do=idle trapeze.seconds=600" --memory 256M
+    timeout 120 "$TRAPEZE" logs -f web | grep -qm 1 "idle begins"
+    timeout 60 "$TRAPEZE" snapshot create web one
+    "$TRAPEZE" kill web
+    timeout 60 "$TRAPEZE" snapshot clone --name-prefix c one
+    timeout 120 "$TRAPEZE" logs -f c-1 | grep -qm 1 "crng reseeded due to virtual machine fork"
+    "$TRAPEZE" kill c-1
+}
+
 @test "generic kernel, 2 processors" {
     passes 2 ""
 }
