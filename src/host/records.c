@@ -322,7 +322,7 @@ int records_list(struct records *r, struct record **ret_list, size_t *ret_count,
     size_t count = 0;
     sqlite3_stmt *s;
     int rc = 0;
-    int code = sqlite3_prepare_v2(r->db, "SELECT " COLUMNS " FROM guests ORDER BY created_s, id",
+    int code = sqlite3_prepare_v2(r->db, "SELECT " COLUMNS " FROM guests ORDER BY created_s, length(name), name",
                                   -1, &s, NULL);
 
     if (code)
