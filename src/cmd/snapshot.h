@@ -7,7 +7,7 @@
 #include "host/snapshot.h"
 #include "vm/snapshot/snapshot.h"
 
-enum { SNAP_OPTIONS_MAX = 16, SNAP_OPERANDS_MAX = 3 };
+enum { SNAP_OPTIONS_MAX = 16, SNAP_OPERANDS_MAX = 256 };
 /* The first options of all of them; their own follow. */
 enum { SNAP_HELP, SNAP_ROOT, SNAP_OWN };
 /* clang-format off */

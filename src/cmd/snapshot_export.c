@@ -199,6 +199,7 @@ static int export_to(struct export *x, const char *path, struct err *err)
         return err_sys(err, errno, "'%s'", part);
     x->to = state_fd_sink(&fd);
     int rc = write_all(x, err);
+    snapshot_step("export-written");
     if (!rc && fsync(fd))
         rc = err_sys(err, errno, "'%s'", part);
     close(fd);

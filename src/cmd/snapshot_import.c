@@ -323,7 +323,9 @@ static int run(const struct snap_args *a, struct host *h, struct err *err)
     x->in = open(a->operand[0], O_RDONLY | O_CLOEXEC);
     if (!rc && x->in < 0)
         rc = err_sys(err, errno, "'%s'", a->operand[0]);
-    else if (!rc && (rc = read_all(x, a->operands > 1 ? a->operand[1] : NULL, err)) && x->at)
+    else if (!rc && (rc = read_all(x, a->operands > 1 ? a->operand[1] : NULL, err)) == -EEXIST)
+        err_wrap(err, "'%s': give it a name of its own behind the file", a->operand[0]);
+    else if (rc && x->at)
         err_wrap(err, "'%s', before offset %llu", a->operand[0], (unsigned long long)x->at);
     rc = rc ? rc : write_map(x, err);
     rc = rc ? rc : check_state(x, err);

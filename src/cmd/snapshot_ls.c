@@ -106,8 +106,8 @@ const struct snap_verb snap_ls_verb = {
 
 const struct snap_verb snap_rm_verb = {
     .name = "rm",
-    .usage = "SNAPSHOT",
-    .summary = "Remove a snapshot; guests that run from it go on",
+    .usage = "SNAPSHOT...",
+    .summary = "Remove snapshots; guests that run from them go on",
     .options = rm_options,
     .operands_min = 1,
     .operands_max = SNAP_OPERANDS_MAX,

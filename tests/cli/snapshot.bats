@@ -135,12 +135,16 @@ nothing_left() {
     grep -q "$(ls "$TRAPEZE_ROOT/layers")" <<<"$("$TRAPEZE" inspect web)"
 }
 
-@test "ten clones, each with a name, an identity and a life of its own" {
+@test "ten clones (a hundred with TRAPEZE_NIGHTLY=1), each with a name, an identity and a life of its own" {
+    count=${TRAPEZE_NIGHTLY:+100}
+    count=${count:-10}
     guest e
     taken vm1 s
-    trapeze snapshot clone --count 10 --name-prefix w --new-mac s
-    [ "${#lines[@]}" -eq 10 ]
-    [ "$("$TRAPEZE" ps --format json | jq '[.[] | select(.name | startswith("w-"))] | length')" -eq 10 ]
+    trapeze snapshot clone --count "$count" --name-prefix w --new-mac s
+    [ "${#lines[@]}" -eq "$count" ]
+    [ "$("$TRAPEZE" ps --format json | jq '[.[] | select(.name | startswith("w-"))] | length')" -eq "$count" ]
+    trapeze stats --no-stream --format json
+    [ "$(jq 'map(select(.answers)) | length' <<<"$output")" -eq $((count + 1)) ]
     fails "w-1" clone --name-prefix w s
     trapeze kill w-3
     [ "$(state w-4)" = running ]
@@ -158,6 +162,7 @@ nothing_left() {
     file=$BATS_TEST_TMPDIR/s.snapshot
     trapeze snapshot export --compress s "$file"
     fails "is there already" export s "$file"
+    fails "give it a name of its own behind the file: there is a snapshot 's' already" import "$file"
     export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root2
     trapeze snapshot import "$file" other
     echoes other
@@ -229,6 +234,78 @@ nothing_left() {
     echoes child
     echoes base
     nothing_left
+}
+
+@test "kill -9 at every step of clone, export and import" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    file=$BATS_TEST_TMPDIR/s.snapshot
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web s
+    for step in restore-disks restored; do
+        run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot clone --count 2 --name-prefix "$step" s
+        [ "$status" -eq 137 ]
+    done
+    [ "$(state restored-1)" = running ] # it was up before the second one's turn
+    trapeze rm -f restored-1
+    run env TRAPEZE_DIE_AT=export-written timeout -k 5 60 "$TRAPEZE" snapshot export s "$file"
+    [ "$status" -eq 137 ]
+    [ ! -e "$file" ]
+    trapeze snapshot export s "$file"
+    [ ! -e "$file.part" ]
+    for step in begin written synced renamed; do
+        run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot import "$file" "at-$step"
+        [ "$status" -eq 137 ]
+    done
+    echoes at-renamed
+    "$TRAPEZE" snapshot rm at-renamed s 2>/dev/null
+    trapeze snapshot ls --format json
+    [ "$output" = "[]" ]
+    nothing_left
+    [ "$(state web)" = running ]
+    trapeze rm -f web
+    guest e --name other
+    taken other last
+    trapeze snapshot rm last
+    [ -z "$(ls "$TRAPEZE_ROOT/layers")" ]
+}
+
+# breaks CALL N ARGUMENT...: the verb when its N-th such call fails with EIO; 1: it did not come that far.
+breaks() {
+    local call=$1 n=$2
+    shift 2
+    run timeout -k 5 60 strace -qq -o "$BATS_TEST_TMPDIR/trace" -e trace="$call" -e inject="$call:error=EIO:when=$n" \
+        "$TRAPEZE" snapshot "$@"
+    grep -q INJECTED "$BATS_TEST_TMPDIR/trace" || return 1
+    echo "$call $n, trapeze snapshot $*: status $status; $output"
+    [ "$status" -ne 0 ] && [[ $output == *"Input/output error"* ]] && return 0
+    return 2
+}
+
+@test "a medium that fails at any sync or rename: an error, and nothing that existed is harmed" {
+    command -v strace >/dev/null || skip "strace is not installed"
+    file=$BATS_TEST_TMPDIR/s.snapshot
+    guest e --name web
+    taken web base
+    taken web child --parent base
+    trapeze snapshot export base "$file"
+    for n in 1 2 3 4 5 6; do
+        for verb in "create web new" "import $file new" "flatten child"; do
+            came=0
+            # shellcheck disable=SC2086
+            breaks fsync "$n" $verb || came=$?
+            [ "$came" -le 1 ]
+            trapeze snapshot ls --format json
+            [ "$(jq -c 'map(.name) | sort' <<<"$output")" = '["base","child"]' ] || "$TRAPEZE" snapshot rm new
+        done
+    done
+    breaks renameat2 1 create web new
+    breaks renameat2 1 import "$file" new
+    breaks rename 1 export base "$file.more"
+    [ ! -e "$file.more" ]
+    nothing_left
+    [ "$(state web)" = running ]
+    echoes child
+    echoes base
 }
 
 @test "a full disk: the snapshot fails, the guest and older ones do not" {
