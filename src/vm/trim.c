@@ -34,7 +34,8 @@ static int drop_segments(struct dl_phdr_info *object, size_t size, void *unused)
         u64 start = ALIGN_UP(object->dlpi_addr + p->p_vaddr, 4096);
         u64 end = (object->dlpi_addr + p->p_vaddr + p->p_filesz) & ~4095ull;
         if (p->p_type == PT_LOAD && !(p->p_flags & PF_W) && start < end)
-            madvise((void *)start, end - start, MADV_DONTNEED); /* not of the vDSO: then nothing happens */
+            madvise((void *)start, end - start,
+                    MADV_DONTNEED); /* not of the vDSO: then nothing happens */
     }
     return 0;
 }
