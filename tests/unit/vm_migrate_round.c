@@ -123,6 +123,7 @@ static void queue_counts_waste(void **state)
     assert_int_equal(migrate_queue_init(&q, 640, 1, NULL), 0);
     migrate_queue_fill(&q, 0, 640);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 640);
+    assert_int_equal(q.first, 640);
     assert_true(migrate_queue_take(&q, 0, &first, &bits));
     q.sent[0] = bits;
     q.fresh[0] = 7;
@@ -135,6 +136,7 @@ static void queue_counts_waste(void **state)
     assert_int_equal(migrate_queue_left(&q), 640 - 64 + 3);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 100), 3);
     assert_int_equal(q.wasted, 0);
+    assert_int_equal(q.first, 0);
     assert_int_equal(take_all(&q, 0), 3);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 100), 0);
     migrate_queue_fini(&q);
@@ -254,6 +256,9 @@ static void judge_after_a_cut(void **state)
     assert_int_equal(migrate_estimate_round(&e, &cut), MIGRATE_ROUND);
     probe.bytes = 20 * 1024; /* differences of a word */
     assert_int_equal(migrate_estimate_round(&e, &probe), MIGRATE_ROUND);
+    /* 10000 of them are 200 KB, but 390 ms of work. */
+    e.left = 10000;
+    assert_in_range(migrate_estimate_downtime(&e), 390 * MS, 400 * MS);
 }
 
 static void judge_time_limit(void **state)

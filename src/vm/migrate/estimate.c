@@ -10,6 +10,7 @@
 #define FIXED_NS 2000000         /* until measured: stopping, state, starting */
 #define LEAST_NS 500000
 #define STUCK 2
+#define MANY 1024       /* pages: a shorter round is mostly its round trip */
 #define STEADY_NS 200e6 /* what a guest writes in less than that is chance */
 #define THROTTLE_FIRST 20
 #define THROTTLE_STEP 20
@@ -28,7 +29,8 @@ s64 migrate_estimate_downtime(const struct migrate_estimate *e)
 {
     if (e->bytes_per_s <= 0)
         return INT64_MAX;
-    return e->fixed_ns + (s64)((double)e->left * e->bytes_per_page / e->bytes_per_s * 1e9);
+    return e->fixed_ns +
+           (s64)((double)e->left * MAX(e->bytes_per_page / e->bytes_per_s * 1e9, e->ns_per_page));
 }
 
 s64 migrate_estimate_remaining(const struct migrate_estimate *e)
@@ -56,6 +58,8 @@ static void measure(struct migrate_estimate *e, const struct migrate_round *r)
     }
     if (r->again && r->pages >= 64)
         e->bytes_per_page = (double)r->bytes / (double)r->pages;
+    if (r->again && r->pages >= MANY)
+        e->ns_per_page = (double)r->took_ns / (double)r->pages;
     e->left = r->left;
 }
 

@@ -40,7 +40,7 @@ struct migrate_round {
     u64 written;      /* pages that the guest wrote in it, each look counted by itself */
     u64 left;         /* pages to send now */
     bool cut;         /* it ended early, so `left` says nothing; a probe follows */
-    bool again;       /* they were sent before: bytes per page are those of changed pages */
+    bool again;       /* nearly all were sent before: bytes per page are those of changed pages */
 };
 
 struct migrate_estimate {
@@ -48,6 +48,7 @@ struct migrate_estimate {
     s64 start_ns;
     unsigned rounds, stuck; /* stuck: rounds in a row that did not help */
     double bytes_per_s, pages_written_per_s, bytes_per_page;
+    double ns_per_page; /* of changed pages: short differences are not the line's time but ours */
     u64 left, best_left;
     s64 allowed_ns; /* of downtime, at the moment: grows to wish.downtime_ns when rounds do not help */
     s64 fixed_ns; /* what a stop costs beside pages */

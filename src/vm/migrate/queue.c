@@ -123,7 +123,7 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 lim
     bool with_limit = pass == MIGRATE_PASS_RESTLESS || pass == MIGRATE_PASS_AGAIN;
     u64 count = 0;
 
-    q->wasted = 0;
+    q->wasted = q->first = 0;
     for (u64 w = 0; w < q->words; w++) {
         u64 bits = atomic_load_explicit(&q->todo[w], memory_order_relaxed);
 
@@ -138,6 +138,7 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 lim
         atomic_store_explicit(&q->pass[w], bits, memory_order_relaxed);
         q->round[w] = 0;
         count += (u64)__builtin_popcountll(bits);
+        q->first += (u64)__builtin_popcountll(bits & ~sent(q, w));
     }
     for (unsigned i = 0; i < ARRAY_LEN(q->at); i++)
         atomic_store(&q->at[i], 0);

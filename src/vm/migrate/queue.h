@@ -22,6 +22,7 @@ struct migrate_queue {
     u64 *fresh;           /* room for one dirty_collect() */
     u64 *round;           /* written since the pass began */
     u64 wasted;           /* of those: pages that had gone over before */
+    u64 first;            /* of the pass: pages that had not */
     u8 *history;          /* per page: was it written in the last 8 looks, the newest in bit 0 */
     u64 *touched;         /* bit per word of `history`: is any of it set */
     atomic_ullong at[16]; /* per sender: which of its words comes next */

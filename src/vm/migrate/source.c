@@ -237,7 +237,7 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
 {
     s64 start_ns = migrate_now_ns(), looked_ns = start_ns;
     u64 bytes = atomic_load(&s->counts.bytes), written = 0;
-    u64 pages = begin_pass(s, ret_round->cut);
+    u64 pages = begin_pass(s, ret_round->cut), first = s->queue.first;
     bool cut = false;
     int rc = 0;
 
@@ -277,7 +277,7 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
                                         .left = migrate_queue_left(&s->queue) +
                                                 s->disk_left / MIGRATE_PAGE_BYTES,
                                         .cut = cut,
-                                        .again = s->estimate.rounds > 0};
+                                        .again = first * 8 < pages};
     return rc;
 }
 
