@@ -199,6 +199,8 @@ static int export_to(struct export *x, const char *path, struct err *err)
         return err_sys(err, errno, "'%s'", part);
     x->to = state_fd_sink(&fd);
     int rc = write_all(x, err);
+    if (rc)
+        err_wrap(err, "'%s'", path);
     snapshot_step("export-written");
     if (!rc && fsync(fd))
         rc = err_sys(err, errno, "'%s'", part);

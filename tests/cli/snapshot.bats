@@ -321,6 +321,8 @@ breaks() {
     done
     echo "$stderr"
     [[ $stderr == *"No space left"* ]]
+    fails "'$TRAPEZE_ROOT/snapshots/whole': " export small "$TRAPEZE_ROOT/snapshots/whole"
+    [ ! -e "$TRAPEZE_ROOT/snapshots/whole.part" ]
     [ "$(state web)" = running ]
     nothing_left
     echoes small
