@@ -191,7 +191,7 @@ static void delegate(const char *parent)
     }
 }
 
-static int make_dir(struct cgroup_dir *d, struct err *err)
+static int make_dir(struct cgroup_dir *d, struct pool *p, struct err *err)
 {
     char path[4096];
     size_t at = strlen(d->mount), len = strlen(d->path), parent;
@@ -215,9 +215,10 @@ static int make_dir(struct cgroup_dir *d, struct err *err)
             delegate(path);
         path[parent] = '/';
         path[at] = '\0';
-        if (mkdir(path, 0755) == 0)
+        if (mkdir(path, 0755) == 0) {
             d->made = at == len;
-        else if (errno != EEXIST)
+            d->top = d->top || d->made ? d->top : pool_str(p, path);
+        } else if (errno != EEXIST)
             return err_sys(err, errno, "make the cgroup %s", path);
         if (cpuset) {
             char up[4096];
@@ -230,12 +231,24 @@ static int make_dir(struct cgroup_dir *d, struct err *err)
     return 0;
 }
 
-int cgroup_make(struct cgroup *cg, bool only_v2, struct err *err)
+/* Another container may go, and with it a directory above that we had found: then it is made again. */
+static int make_or_try_again(struct cgroup_dir *d, struct pool *p, struct err *err)
+{
+    for (int tries = 0;; tries++) {
+        int rc = make_dir(d, p, err);
+
+        if (rc != -ENOENT || tries == 9)
+            return rc;
+        *err = (struct err)ERR_INIT;
+    }
+}
+
+int cgroup_make(struct cgroup *cg, struct pool *p, bool only_v2, struct err *err)
 {
     for (size_t i = 0; i < cg->n; i++) {
         bool done = cg->dirs[i].v2 ? cg->dirs[i].made : only_v2;
 
-        if (done || make_dir(&cg->dirs[i], err) == 0)
+        if (done || make_or_try_again(&cg->dirs[i], p, err) == 0)
             continue;
         if (!cg->rootless || (err->code != EACCES && err->code != EPERM && err->code != EROFS))
             return -err->code;
@@ -257,6 +270,8 @@ json_t *cgroup_to_json(const struct cgroup *cg)
         json_object_object_add(o, "controllers", json_object_new_string(cg->dirs[i].controllers));
         json_object_object_add(o, "mount", json_object_new_string(cg->dirs[i].mount));
         json_object_object_add(o, "path", json_object_new_string(cg->dirs[i].path));
+        if (cg->dirs[i].top)
+            json_object_object_add(o, "top", json_object_new_string(cg->dirs[i].top));
         json_object_object_add(o, "v2", json_object_new_boolean(cg->dirs[i].v2));
         json_object_array_add(arr, o);
     }
@@ -273,7 +288,7 @@ int cgroup_from_json(struct cgroup *cg, json_t *arr, struct err *err)
         *d = (struct cgroup_dir){0};
         if (json_str(o, "controllers", &d->controllers, err) < 0 ||
             json_str(o, "mount", &d->mount, err) < 0 || json_str(o, "path", &d->path, err) < 0 ||
-            json_flag(o, "v2", &d->v2, err) < 0)
+            json_str(o, "top", &d->top, err) < 0 || json_flag(o, "v2", &d->v2, err) < 0)
             return -err->code;
         if (!d->controllers || !d->mount || !d->path)
             return err_set(err, EINVAL, "a cgroup entry is incomplete");

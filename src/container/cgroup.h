@@ -15,6 +15,7 @@ struct cgroup_dir {
     const char *mount;       /* where the hierarchy is mounted */
     const char *own;         /* our process's own path in it */
     const char *path;        /* the container's directory, absolute */
+    const char *top;         /* the highest of the directories above it that we made, or NULL */
     bool v2;
     bool made; /* we made it, so we remove it */
 };
@@ -35,7 +36,7 @@ int cgroup_plan(struct cgroup *cg, struct pool *p, const char *path, const char 
  * Makes the directories, or only that of v2 (again is harmless). What was made before a failure is marked and removed
  * by cgroup_remove.
  */
-int cgroup_make(struct cgroup *cg, bool only_v2, struct err *err);
+int cgroup_make(struct cgroup *cg, struct pool *p, bool only_v2, struct err *err);
 
 /* cgroup_enter.c: the open `tasks` files of the v1 groups. They may be passed to another process. */
 struct cgroup_doors {

@@ -162,6 +162,24 @@ static int remove_dir(const char *path, int depth)
     return rmdir(path) == 0 || errno == ENOENT ? 0 : -errno;
 }
 
+/*
+ * Directories that we made on the way, a pod's in a hierarchy that the engine does not know, say: as far as they
+ * are empty. One that holds another container stays, and goes with nobody.
+ */
+static void remove_above(const struct cgroup_dir *d)
+{
+    char path[4096];
+    char *slash;
+
+    snprintf(path, sizeof(path), "%s", d->path);
+    while (d->top && (slash = strrchr(path, '/')) && slash > path) {
+        *slash = '\0';
+        if (strlen(path) < strlen(d->top) || strncmp(path, d->top, strlen(d->top)) != 0 ||
+            rmdir(path) < 0)
+            break;
+    }
+}
+
 int cgroup_remove(const struct cgroup *cg, struct err *err)
 {
     unsigned step = 0;
@@ -175,6 +193,7 @@ int cgroup_remove(const struct cgroup *cg, struct err *err)
             ;
         if (rc < 0 && !(cg->rootless && (rc == -EACCES || rc == -EPERM)))
             return err_sys(err, -rc, "remove the cgroup %s", cg->dirs[i].path);
+        remove_above(&cg->dirs[i]);
     }
     return 0;
 }

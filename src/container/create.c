@@ -257,7 +257,7 @@ static int make_v2_cgroup(struct creation *c, int *ret_fd, struct err *err)
     if (c->state.systemd_unit)
         return 0;
     c->made_cgroups = true;
-    if (cgroup_make(&c->state.cgroup, true, err) < 0)
+    if (cgroup_make(&c->state.cgroup, &c->rt->pool, true, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     *ret_fd = cgroup_open_v2(&c->state.cgroup);
     return 0;
@@ -330,7 +330,8 @@ static int set_up_cgroups(struct creation *c, struct err *err)
     c->made_cgroups = true;
     if (rdt_apply(&c->state, c->spec.intel_rdt, c->pid, err) < 0)
         return -err->code;
-    if (cgroup_make(cg, false, err) < 0 || cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
+    if (cgroup_make(cg, &c->rt->pool, false, err) < 0 ||
+        cgroup_limit(cg, c->spec.resources, true, err) < 0 ||
         (!c->in_v2 && cgroup_attach_v2(cg, c->pid, err) < 0) || hand_over_cgroup(c, err) < 0 ||
         cgroup_open_doors(cg, &doors, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
@@ -440,7 +441,7 @@ int create_prepare_restore(struct creation *c, struct err *err)
         state_save_config(&c->state, c->spec.doc, err) < 0)
         return -err->code;
     c->made_cgroups = true;
-    if (cgroup_make(&c->state.cgroup, false, err) < 0 ||
+    if (cgroup_make(&c->state.cgroup, &c->rt->pool, false, err) < 0 ||
         cgroup_limit(&c->state.cgroup, c->spec.resources, true, err) < 0)
         return err_wrap(err, "unable to apply cgroup configuration");
     return 0;

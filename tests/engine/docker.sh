@@ -53,4 +53,4 @@ ok 'healthcheck runs exec' eventually 20 says '(healthy)' sh -c "D='/usr/bin/doc
     \$D ps | grep -q h1 || \$D run -d --name h1 --net none --health-cmd true --health-interval 1s bb sleep 1000; \$D ps"
 ok 'twenty at once' sh -c "for i in \$(seq 20); do /usr/bin/docker -H unix://$WORK/d/sock run --rm --net none bb true & p=\"\$p \$!\"; done; for i in \$p; do wait \$i || exit 1; done"
 clean
-ok 'no cgroup is left' ends 1 sh -c 'find /sys/fs/cgroup -path "*/docker/*" -type d | grep .'
+ok 'no cgroup is left' ends 1 sh -c "find /sys/fs/cgroup -path '*/$GROUP/*' -type d | grep ."

@@ -29,6 +29,7 @@ begin() {
     OCI=$(realpath "$OCI") || exit 77
     WORK=$(mktemp -d /tmp/trapeze-engine.XXXXXX)
     PIDS=()
+    GROUP=trapeze-$$ # docker's containers are below it, and not below those of another daemon
     trap finish EXIT
     make_image
 }
@@ -41,6 +42,7 @@ finish() {
         kill "$pid" 2>/dev/null && timeout 20 tail --pid="$pid" -s 0.1 -f /dev/null
     done
     awk -v w="$WORK" 'index($5, w) == 1 { print $5 }' /proc/self/mountinfo | sort -r | xargs -r -n1 umount -l
+    find /sys/fs/cgroup -depth -type d -path "*/$GROUP*" -exec rmdir {} + 2>/dev/null
     rm -rf "$WORK"
     [ "$STEP" = 0 ] || echo "1..$STEP"
     [ "$status" != 0 ] || [ "$FAILED" = 0 ] || exit 1
@@ -104,7 +106,7 @@ start_dockerd() {
     shift
     mkdir -p "$dir"
     ${IN:-} /usr/sbin/dockerd --data-root "$dir/data" --exec-root "$dir/exec" --pidfile "$dir/pid" \
-        -H "unix://$dir/sock" --iptables=false --add-runtime "trapeze=$OCI" --default-runtime trapeze "$@" \
+        -H "unix://$dir/sock" --iptables=false --add-runtime "trapeze=$OCI" --default-runtime trapeze --cgroup-parent "/$GROUP" "$@" \
         >"$dir/log" 2>&1 &
     eventually 60 /usr/bin/docker -H "unix://$dir/sock" version
 }

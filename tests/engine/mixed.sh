@@ -341,7 +341,7 @@ nothing_left() {
     local found
     found=$(pgrep -af "$OCI" | grep -v "mixed.sh\|containerd\|dockerd") && { echo "processes: $found"; return 1; }
     # (Of libpod_parent only containers: podman forgets its pods' own groups in hierarchies it does not know.)
-    found=$(find /sys/fs/cgroup -type d \( -path '*/docker/*' -o -path '*/libpod_parent/*/*' -o -path '*/libpod-*' -o -path '*/test/mix-*' \)) && [ -n "$found" ] && { echo "cgroups: $found"; return 1; }
+    found=$(find /sys/fs/cgroup -type d \( -path "*/$GROUP/*" -o -path '*/libpod_parent/*/*' -o -path '*/libpod-*' -o -path '*/test/mix-*' \)) && [ -n "$found" ] && { echo "cgroups: $found"; return 1; }
     found=$(ls /run/trapeze-oci "$WORK/d/exec/runtime-runc/moby" 2>/dev/null | grep -E '^(mix-|[0-9a-f]{64})') && { echo "state: $found"; return 1; }
     found=$(grep -F "$WORK" /proc/self/mountinfo | grep -E '/(rootfs|merged) ') && { echo "mounts: $found"; return 1; }
     return 0

@@ -393,6 +393,37 @@ END
     [ -z "$(oci list -q)" ]
 }
 
+@test "cgroups above the container's own: those that were made for it go with it, as far as nobody else is there" {
+    local pod=/$ID-pod/inner find=(find /sys/fs/cgroup -type d -path "*/$ID-pod*")
+    config '.linux.cgroupsPath = $p' --arg p "$pod/a"
+    start_sleeper
+    "${find[@]}" | grep -q "$pod/a"
+    config '.linux.cgroupsPath = $p' --arg p "$pod/b"
+    args true
+    oci run -b "$BUNDLE" "$ID-b" </dev/null
+    "${find[@]}" | grep -q "$pod/a"
+    oci delete --force "$ID"
+    [ -z "$("${find[@]}")" ]
+    # What was there before stays.
+    local dir=/sys/fs/cgroup
+    [ ! -d $dir/pids ] || dir=$dir/pids
+    mkdir "$dir/$ID-pod"
+    oci run -b "$BUNDLE" "$ID-b" </dev/null
+    [ "$("${find[@]}")" = "$dir/$ID-pod" ]
+    rmdir "$dir/$ID-pod"
+    # Several at once, each of which may take away what another has just found.
+    for i in 1 2 3 4 5 6; do
+        (for n in 1 2 3 4 5; do
+            jq '.linux.cgroupsPath = $p' --arg p "$pod/c$i-$n" "$BUNDLE/config.json" >"$WORK/c$i"
+            mkdir -p "$WORK/b$i" && ln -sfn "$BUNDLE/rootfs" "$WORK/b$i/rootfs" && cp "$WORK/c$i" "$WORK/b$i/config.json"
+            oci run -b "$WORK/b$i" "$ID-$i-$n" </dev/null 3>&- || touch "$WORK/failed"
+        done) &
+    done
+    wait
+    find /sys/fs/cgroup -depth -type d -path "*/$ID-pod*" -exec rmdir {} + # whose maker left before the others
+    [ ! -e "$WORK/failed" ]
+}
+
 @test "hugetlb of the v2 tree beside v1" {
     grep -q hugetlb /sys/fs/cgroup/unified/cgroup.controllers 2>/dev/null || skip "no v2 tree with hugetlb here"
     config '.linux.resources += {"hugepageLimits": [{"pageSize": "2MB", "limit": 4194304}], "unified": {"hugetlb.2MB.rsvd.max": "8388608"}}'
