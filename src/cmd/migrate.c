@@ -251,10 +251,11 @@ static int settle(struct request *r, struct host *h, struct record *record, stru
     u8 said = ask_receiver(r);
     if (said > 1)
         return err_set(err, EREMOTEIO,
-                       "nobody can say whether the machine runs there, so it stands still here. "
-                       "Look there: if it does not run, 'trapeze migrate --claim %s' lets it go on "
-                       "here; if it does, 'trapeze kill %s'",
-                       record->name, record->name);
+                       "nobody can say whether the machine is there, so it stands still here. "
+                       "'trapeze migrate --again %s PLACE' asks once more. If nobody can be asked, "
+                       "look there: if it is not there, 'trapeze migrate --claim %s' lets it go on "
+                       "here; if it is, 'trapeze kill %s', unless it waits for memory",
+                       record->name, record->name, record->name);
     *err = ERR_INIT;
     int rc = guest_ask(h, record, "migrate-decide", json_pack("{s:s}", "answer", answers[said]),
                        &answer, err);
@@ -319,11 +320,13 @@ static int connect_all(const struct request *r, int *fds, unsigned *ret_n, struc
 }
 
 /* A migration that goes on has the token of the one that began it. */
-static int find_token(struct request *r, struct host *h, struct record *record, struct err *err)
+static int find_token(struct request *r, struct host *h, struct record *record, bool *ret_undecided,
+                      struct err *err)
 {
     json_t *answer = NULL;
     int rc = 0;
 
+    *ret_undecided = false;
     if (!r->again)
         return getrandom(r->token, sizeof(r->token), 0) == sizeof(r->token)
                    ? 0
@@ -333,6 +336,8 @@ static int find_token(struct request *r, struct host *h, struct record *record, 
     for (unsigned i = 0; i < MIGRATE_TOKEN_BYTES && !rc; i++)
         if (!hex || sscanf(hex + 2 * i, "%2hhx", &r->token[i]) != 1)
             rc = err_set(err, EINVAL, "there is no broken post-copy to go on with");
+    const char *owner = json_string_value(json_object_get(answer, "owner"));
+    *ret_undecided = owner && !strcmp(owner, "undecided");
     json_decref(answer);
     return rc;
 }
@@ -367,10 +372,15 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
     unsigned n = 0;
     struct client c = {.wire.fd = -1};
     json_t *answer = NULL;
-    int rc = find_token(r, h, record, err);
+    bool undecided;
+    int rc = find_token(r, h, record, &undecided, err);
 
     r->display.guest = record->name;
     r->display.bandwidth = r->bandwidth;
+    if (!rc && undecided) {
+        err_set(err, EREMOTEIO, "the hand-over was cut");
+        return settle(r, h, record, err);
+    }
     warn_of_nat(r, record);
     if (!rc)
         rc = guest_connect(h, record, &c, err);

@@ -36,6 +36,9 @@ static void ask(const struct host *h, struct row *row)
         return;
     row->asked = !guest_connect(h, row->record, &row->client, NULL) &&
                  !client_send(&row->client, "status", NULL, NULL, 0, NULL);
+    /* It is about to end, and may have moved: so it is not said to run. */
+    if (!row->asked)
+        snprintf(row->state, sizeof(row->state), "not answering");
 }
 
 static s64 now_ms(void)

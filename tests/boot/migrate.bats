@@ -39,6 +39,14 @@ passes_at_night() {
     passes cuts
 }
 
+@test "a destination that takes nothing any more does not keep a cancelled guest" {
+    passes obstinate
+}
+
+@test "undecided: asked again" {
+    passes_at_night undecided
+}
+
 @test "the line is cut at every message" {
     passes_at_night all-cuts
 }

@@ -5,6 +5,7 @@ usage: moving.py CASE...; see two_hosts.py. The client judges every byte that it
 """
 import os
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -141,6 +142,12 @@ def try_cut(world, here, there, what, how, message, count, *options):
     return found
 
 
+def forget_arrivals(world):
+    """The files of those that no word of the source settled are kept for a day."""
+    for host in (world.a, world.b):
+        shutil.rmtree(os.path.join(host.root, 'run', 'arrivals'), ignore_errors=True)
+
+
 def cuts(world, how, wanted):
     """Pulls the cable before each of these messages: there is one guest afterwards, and it is whole."""
     world.boot(patient=True)
@@ -151,9 +158,41 @@ def cuts(world, how, wanted):
         there = world.b if here is world.a else world.a
         here = try_cut(world, here, there, f'{how} at {message} {count}', how, message, count, *options)
     world.unplug()
-    # The files of those that nobody could settle are kept for a day.
-    for host in (world.a, world.b):
-        shutil.rmtree(os.path.join(host.root, 'run', 'arrivals'), ignore_errors=True)
+    forget_arrivals(world)
+
+
+def obstinate(world):
+    """A destination that takes nothing any more, over a line that cannot time out: a cancelled guest goes on."""
+    world.boot()
+    place = 'unix:' + os.path.join(world.folder, 'in')
+    world.b.receive(place=place)
+    run = world.a.start('migrate', '--bandwidth', '5M', 'web', place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until('it arrives', lambda: world.b.state() == 'arriving')
+    pid = world.b.guests()['web']['pid']
+    os.kill(pid, signal.SIGSTOP)
+    world.a.call('migrate', '--cancel', 'web')
+    out, _ = run.communicate(timeout=PATIENCE_S)
+    if run.returncode != 4 or 'cancelled' not in out:
+        raise Wrong(f'status {run.returncode}: {out[-300:]}')
+    os.kill(pid, signal.SIGCONT)
+    until('nothing is left there', lambda: not world.b.guests())
+    world.checked(world.a, 'cancelled')
+    forget_arrivals(world) # it never heard that it was called off
+
+
+def undecided(world):
+    """Nothing is carried any more when the destination says that it runs: a person asks again when there is a line."""
+    world.boot(patient=True)
+    world.b.receive('--insecure')
+    place = world.proxy(world.b, 'silence', 'RUNNING')
+    out = world.a.call('migrate', '--insecure', '-q', 'web', place, wanted=4)
+    if world.a.state() != 'undecided' or '--again' not in out:
+        raise Wrong(f'it is {world.a.state()}: {out}')
+    world.a.call('resume', 'web', wanted=4)
+    world.a.call('migrate', '--again', '--insecure', '-q', 'web', f'tcp://{world.b.address}:7007')
+    world.checked(world.b, 'asked again')
+    world.unplug()
+    forget_arrivals(world)
 
 
 SOME_CUTS = [('READY', 1), ('GO', 1), ('RUNNING', 1), ('NEED', 100, '--postcopy', '--bandwidth', '30M'), ('COMPLETE', 1, '--postcopy')]
@@ -167,6 +206,8 @@ CASES = {
     'cuts': lambda world: cuts(world, 'rst', SOME_CUTS),
     'all-cuts': lambda world: cuts(world, 'rst', ALL_CUTS),
     'apart': apart,
+    'obstinate': obstinate,
+    'undecided': undecided,
     'modes': lambda world: modes(world, 10),
     'quick': quick,
 }

@@ -89,6 +89,23 @@ static void part_ends(struct migrate_source *s, enum migrate_part part)
     pthread_mutex_unlock(&s->lock);
 }
 
+/* Until all is sent that the senders have. A line that carries nothing at all meanwhile is as good as broken. */
+static void wait_senders(struct migrate_source *s)
+{
+    u64 sent = atomic_load(&s->counts.bytes);
+    s64 since_ns = migrate_now_ns();
+
+    while (!migrate_senders_wait(s, NS_PER_S)) {
+        u64 now_sent = atomic_load(&s->counts.bytes);
+
+        if (now_sent != sent)
+            since_ns = migrate_now_ns();
+        else if (migrate_now_ns() - since_ns > READY_NS)
+            migrate_source_cut(s);
+        sent = now_sent;
+    }
+}
+
 /* The guest stands still: everything the destination needs to run it. */
 static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
 {
@@ -111,8 +128,7 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
     atomic_fetch_add(&s->counts.bytes, sent);
     if (!rc)
         rc = g->save(g->opaque, &sink, err);
-    while (!migrate_senders_wait(s, NS_PER_S))
-        ;
+    wait_senders(s);
     if (!rc)
         rc = fail_reason(s, err);
     if (!rc && postcopy)

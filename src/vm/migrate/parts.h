@@ -24,6 +24,7 @@ struct vm_migration {
     struct state_buf config;
     struct control_call *call; /* who asked for it, and waits; NULL: has gone */
     struct timer tick;         /* progress */
+    struct timer patience;     /* with a side that does not take our CANCEL */
     enum migrate_event decision;
     atomic_int result;
     struct err error;

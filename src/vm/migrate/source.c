@@ -411,6 +411,9 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
     }
     if (!rc)
         set_phase(s, MIGRATE_DONE);
+    /* Whatever the lines said when they were cut for it. */
+    if (rc && s->cancelled && s->owner == MIGRATE_OURS)
+        rc = check(s, err);
     return rc;
 }
 

@@ -16,6 +16,7 @@
 #include <unistd.h>
 
 #define TICK_NS (NS_PER_S / 5)
+#define CANCEL_NS (2 * NS_PER_S)
 
 static const char *phase_name(const struct migrate_progress *p)
 {
@@ -83,6 +84,7 @@ struct vm_migration *vm_migration_get(struct vm *vm, struct err *err)
 static void forget_source(struct vm_migration *m)
 {
     timer_cancel(&m->tick);
+    timer_cancel(&m->patience);
     migrate_source_free(m->source);
     m->source = NULL;
     state_buf_fini(&m->config);
@@ -108,6 +110,7 @@ static void out_done(void *opaque)
 
     m->call = NULL;
     timer_cancel(&m->tick);
+    timer_cancel(&m->patience);
     if (owner == MIGRATE_OURS || owner == MIGRATE_GONE)
         forget_source(m);
     if (m->result) {
@@ -275,6 +278,15 @@ static int new_source(struct vm_migration *m, struct control_call *call, const i
     return migrate_source_new(&m->guest, &o, fds, nfds, &m->source, err);
 }
 
+/* A cancelled migration still waits for the other side, which takes nothing any more: it cannot hear that, either. */
+static void cut_short(void *opaque)
+{
+    struct vm_migration *m = opaque;
+
+    if (m->source)
+        migrate_source_cut(m->source);
+}
+
 void control_do_migrate(struct control_call *call)
 {
     struct err err = ERR_INIT;
@@ -303,6 +315,7 @@ void control_do_migrate(struct control_call *call)
     }
     m->call = call;
     timer_init(&m->tick, loop_timers(m->vm->loop), tick, m);
+    timer_init(&m->patience, loop_timers(m->vm->loop), cut_short, m);
     timer_arm(&m->tick, vm_now_ns() + TICK_NS);
     worker_start(m->worker, out_job, m);
 }
@@ -316,10 +329,12 @@ void control_do_migrate_cancel(struct control_call *call)
         err_set(&err, ENOENT, "no migration is under way");
     else if (migrate_source_cancel(m->source))
         err_set(&err, EBUSY, "it is too late: the machine has been handed over");
-    if (err.code)
+    if (err.code) {
         control_fail(call, &err);
-    else
-        control_reply(call, NULL);
+        return;
+    }
+    timer_arm(&m->patience, vm_now_ns() + CANCEL_NS);
+    control_reply(call, NULL);
 }
 
 void control_do_migrate_status(struct control_call *call)
