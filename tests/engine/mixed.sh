@@ -356,7 +356,7 @@ END=$((SECONDS + MINUTES * 60))
 : >"$WORK/passed" >"$WORK/failed"
 echo "# seed $SEED, $WORKERS workers, $MINUTES minutes"
 workers=()
-trap 'kill "${workers[@]}"; wait "${workers[@]}"; exit 130' INT TERM
+trap 'kill "${workers[@]}" 2>/dev/null; wait "${workers[@]}"; exit 130' INT TERM
 for id in $(seq "$WORKERS"); do worker "$id" & workers+=($!); done
 wait "${workers[@]}"
 sort "$WORK/passed" | uniq -c | sed 's/^/# passed /'
