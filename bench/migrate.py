@@ -331,10 +331,12 @@ def machine():
 def document(args, tables, line):
     version = subprocess.run([args.qemu, '--version'], capture_output=True, text=True, check=False).stdout.split('\n')[0] \
         if args.qemu else 'not installed'
-    command = ' '.join(['bench/migrate.py'] + [re.sub(r'.*/(?=qemu-system)', '', a) for a in sys.argv[1:]])
+    command = f'bench/migrate.py --rounds {args.rounds}' + (' --busy' if args.busy else '') + \
+        (f' --moves {args.moves}' if args.moves else '')
     return '\n'.join([
         '# Migration beside QEMU', '',
-        f'{datetime.date.today()}, {machine()}. Rival: {version} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}.', '',
+        f'{datetime.date.today()}, {machine()}. Rival: {version} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}. '
+        f'{args.note}', '',
         f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
         *(text for rows in tables for text in rows + ['']), line, '',
         'A 1 GiB guest with 360 MiB of contents; 256 MiB of it are rewritten at the rate in the first column. Blackout: from the last '
@@ -361,6 +363,7 @@ def main():
     options.add_argument('--busy', action='store_true', help='all of it once more beside a busy process')
     options.add_argument('--moves', type=int, default=0, metavar='N', help='also migrate N times, there and back')
     options.add_argument('--qemu', default=shutil.which('qemu-system-x86_64'), metavar='PROGRAM')
+    options.add_argument('--note', default='', help='what else there is to know about the host, for --out')
     options.add_argument('--out', help='write the tables there, too')
     args, _ = options.parse_known_args()
     signal.signal(signal.SIGTERM, interrupted)
