@@ -127,10 +127,17 @@ static int remove_children(int fd, const char *keep, int depth)
         close(fd);
         return rc;
     }
-    while (rc == 0 && (e = readdir(dir)))
+    while (rc == 0) {
+        errno = 0;
+        e = readdir(dir);
+        if (!e) {
+            rc = -errno; /* 0 at the end */
+            break;
+        }
         if (strcmp(e->d_name, ".") != 0 && strcmp(e->d_name, "..") != 0 &&
             (!keep || strcmp(e->d_name, keep) != 0))
             rc = remove_entry(dirfd(dir), e->d_name, depth);
+    }
     closedir(dir);
     return rc;
 }
