@@ -7,7 +7,7 @@
  *
  * Invariants:
  *  1. Nothing here waits for one connection: all are polled, and each has GREETING_MS for all it has to say.
- *  2. At most PENDING_MAX are held, and each holds at most one greeting in memory.
+ *  2. At most PENDING_MAX are held, and each holds at most one greeting in memory. Who says nothing makes room for others.
  */
 #include "cmd/receive.h"
 
@@ -61,8 +61,26 @@ static void drop(struct pending *p)
     *p = (struct pending){.fd = -1};
 }
 
+/* Room for one more: of those that have not said what they are, who began first has had the most time for it. */
+static void make_room(struct front *f)
+{
+    struct pending *oldest = NULL;
+
+    for (unsigned i = 0; i < PENDING_MAX; i++) {
+        struct pending *p = &f->pending[i];
+
+        if (p->fd < 0)
+            return;
+        if (!p->greeted && (!oldest || p->until_ms < oldest->until_ms))
+            oldest = p;
+    }
+    if (oldest)
+        drop(oldest);
+}
+
 static void take(struct front *f, int fd)
 {
+    make_room(f);
     for (unsigned i = 0; i < PENDING_MAX; i++) {
         struct pending *p = &f->pending[i];
 

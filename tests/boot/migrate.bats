@@ -43,6 +43,10 @@ passes_at_night() {
     passes obstinate
 }
 
+@test "a serving guest moves with its snapshots, and restored from one" {
+    passes_at_night snapshots
+}
+
 @test "undecided: asked again" {
     passes_at_night undecided
 }

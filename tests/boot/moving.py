@@ -10,7 +10,7 @@ import subprocess
 import sys
 
 from lan import PATIENCE_S, Wrong, until
-from two_hosts import TRAPEZE, World
+from two_hosts import TRAPEZE, Client, World
 
 MODES = {
     'pre-copy': [],
@@ -195,6 +195,25 @@ def undecided(world):
     forget_arrivals(world)
 
 
+def snapshots(world):
+    """Taken before, between and after moves; what was restored, and still reads its memory from there, moves as well."""
+    world.boot(patient=True)
+    for host in (world.a, world.b):
+        host.receive('--insecure')
+    world.a.call('snapshot', 'create', 'web', 'one')
+    world.move(world.a, world.b, '--insecure', '--postcopy', what='with a snapshot')
+    world.b.call('snapshot', 'create', 'web', 'two')
+    world.move(world.b, world.a, '--insecure', what='with a snapshot taken there')
+    world.a.call('snapshot', 'create', 'web', 'three')
+    world.checked(world.a, 'after a third one')
+    world.a.call('kill', 'web')
+    world.a.call('rm', 'web')
+    world.client.close() # its connections are to the future of the one that is restored
+    world.a.call('snapshot', 'restore', '-d', '--name', 'web', 'three')
+    world.client = Client(world, True)
+    world.move(world.a, world.b, '--insecure', what='restored')
+
+
 SOME_CUTS = [('READY', 1), ('GO', 1), ('RUNNING', 1), ('NEED', 100, '--postcopy', '--bandwidth', '30M'), ('COMPLETE', 1, '--postcopy')]
 ALL_CUTS = [(m, n) for m in ('HELLO', 'JOIN', 'FIT', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE') for n in (1,)] + [
     (m, n) for m in ('PAGES', 'FENCE', 'FENCED') for n in (1, 2, 3)] + [
@@ -208,6 +227,7 @@ CASES = {
     'apart': apart,
     'obstinate': obstinate,
     'undecided': undecided,
+    'snapshots': snapshots,
     'modes': lambda world: modes(world, 10),
     'quick': quick,
 }

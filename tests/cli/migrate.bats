@@ -164,6 +164,28 @@ except OSError:
     [ "$(there state web)" = running ]
 }
 
+@test "receive: those who say nothing do not keep others out" {
+    receiver
+    guest b --name web
+    # More than the receiver holds, for as long as it lets them.
+    timeout 60 python3 -c '
+import socket, sys, time
+held = []
+for _ in range(100):
+    s = socket.socket(socket.AF_UNIX)
+    s.connect(sys.argv[1])
+    s.send(b"TZ")
+    held.append(s)
+print("held", flush=True)
+time.sleep(60)
+' "$BATS_TEST_TMPDIR/in" >"$BATS_TEST_TMPDIR/loris" 2>&1 3>&- &
+    local silent=$!
+    until_is held cat "$BATS_TEST_TMPDIR/loris"
+    trapeze migrate -q web "$PLACE"
+    kill "$silent"
+    [ "$(there state web)" = running ]
+}
+
 @test "migrate: a disk on shared storage goes from hand to hand, and has one writer at any time" {
     for format in raw qcow2; do
         "$TRAPEZE" disk create -f $format "$BATS_TEST_TMPDIR/disk.$format" 4M
