@@ -48,7 +48,7 @@ static void print_script(void)
          "    disk,* | snapshot,*)\n"
          "        words=$(\"${COMP_WORDS[0]}\" \"$verb\" \"${COMP_WORDS[2]}\" --help 2>/dev/null | "
          "grep -o "
-         "-- '--[a-z-]*');;\n"
+         "-- '--[a-z-]*' | sort -u);;\n"
          "    esac\n"
          "    if [[ $current == -* ]]; then\n"
          "        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
