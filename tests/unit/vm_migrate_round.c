@@ -139,6 +139,15 @@ static void queue_counts_waste(void **state)
     assert_int_equal(q.first, 0);
     assert_int_equal(take_all(&q, 0), 3);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 100), 0);
+    for (unsigned w = 0; w < 10; w++) { /* some from everywhere, not the first ones */
+        q.sent[w] = ~0ull;
+        q.fresh[w] = 3;
+    }
+    migrate_queue_written(&q);
+    migrate_queue_fill(&q, 0, 640);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 128), 128);
+    assert_true(migrate_queue_take(&q, 0, &first, &bits) && first == 0);
+    assert_true(migrate_queue_take(&q, 0, &first, &bits) && first == 320);
     migrate_queue_fini(&q);
 }
 

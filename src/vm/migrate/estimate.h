@@ -36,7 +36,7 @@ enum migrate_verdict {
 struct migrate_round {
     s64 now_ns;       /* when it ended */
     s64 took_ns;      /* how long sending took */
-    u64 bytes, pages; /* sent in it */
+    u64 bytes, pages; /* sent in it; of pages, those that differed */
     u64 written;      /* pages that the guest wrote in it, each look counted by itself */
     u64 left;         /* pages to send now */
     bool cut;         /* it ended early, so `left` says nothing; a probe follows */

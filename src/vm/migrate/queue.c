@@ -118,10 +118,21 @@ static u64 restless(const struct migrate_queue *q, u64 word)
     return bits;
 }
 
+/* Every so many-th word with pages that went over and are to be sent again, so that there are about `limit` of them. */
+static u64 stride_of(const struct migrate_queue *q, u64 limit)
+{
+    u64 count = 0;
+
+    for (u64 w = 0; w < q->words; w++)
+        count += (u64)__builtin_popcountll(atomic_load_explicit(&q->todo[w], memory_order_relaxed) &
+                                           sent(q, w));
+    return MAX(count / MAX(limit, (u64)1), (u64)1);
+}
+
 u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 limit)
 {
-    bool with_limit = pass == MIGRATE_PASS_RESTLESS || pass == MIGRATE_PASS_AGAIN;
-    u64 count = 0;
+    u64 stride = pass == MIGRATE_PASS_AGAIN ? stride_of(q, limit) : 1;
+    u64 count = 0, nth = 0;
 
     q->wasted = q->first = 0;
     for (u64 w = 0; w < q->words; w++) {
@@ -131,9 +142,9 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 lim
             bits &= ~restless(q, w);
         if (pass == MIGRATE_PASS_RESTLESS && bits)
             bits &= restless(q, w);
-        if (pass == MIGRATE_PASS_AGAIN)
-            bits &= sent(q, w);
-        if (pass == MIGRATE_PASS_NONE || (with_limit && count >= limit))
+        if (pass == MIGRATE_PASS_AGAIN && (bits &= sent(q, w)) && nth++ % stride)
+            bits = 0;
+        if (pass == MIGRATE_PASS_NONE || (pass == MIGRATE_PASS_RESTLESS && count >= limit))
             bits = 0;
         atomic_store_explicit(&q->pass[w], bits, memory_order_relaxed);
         q->round[w] = 0;

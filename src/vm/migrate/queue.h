@@ -31,7 +31,7 @@ struct migrate_queue {
 enum migrate_pass {
     MIGRATE_PASS_CALM, /* what was not written lately */
     MIGRATE_PASS_ALL,
-    MIGRATE_PASS_AGAIN,    /* what went over before and was written since, about `limit` pages */
+    MIGRATE_PASS_AGAIN, /* what went over before and was written since: some `limit` pages all over it */
     MIGRATE_PASS_RESTLESS, /* only what is written all the time, about `limit` pages of it */
     MIGRATE_PASS_NONE,
 };

@@ -237,6 +237,7 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
 {
     s64 start_ns = migrate_now_ns(), looked_ns = start_ns;
     u64 bytes = atomic_load(&s->counts.bytes), written = 0;
+    u64 same = atomic_load(&s->counts.pages[MIGRATE_SAME]);
     u64 pages = begin_pass(s, ret_round->cut), first = s->queue.first;
     bool cut = false;
     int rc = 0;
@@ -269,10 +270,11 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
     if (!rc)
         rc = look(s, &written, err);
     s64 now_ns = migrate_now_ns();
+    same = atomic_load(&s->counts.pages[MIGRATE_SAME]) - same;
     *ret_round = (struct migrate_round){.now_ns = now_ns,
                                         .took_ns = now_ns - start_ns,
                                         .bytes = atomic_load(&s->counts.bytes) - bytes,
-                                        .pages = pages,
+                                        .pages = pages - MIN(same, pages),
                                         .written = written,
                                         .left = migrate_queue_left(&s->queue) +
                                                 s->disk_left / MIGRATE_PAGE_BYTES,
