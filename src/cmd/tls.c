@@ -183,7 +183,9 @@ static int handshake(SSL *ssl, bool server, struct err *err)
         if (verified != X509_V_OK)
             return err_set(err, EPROTO, "TLS: the other side's certificate: %s",
                            X509_verify_cert_error_string(verified));
-        return openssl_error(err, "no agreement with the other side");
+        return openssl_error(err, SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE
+                                      ? "no agreement with the other side (the same --psk there?)"
+                                      : "no agreement with the other side (--cert there?)");
     }
     /* A server that found no key it knows would go on with a certificate, if it had one. */
     if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE && !SSL_session_reused(ssl))

@@ -39,6 +39,10 @@ passes_at_night() {
     passes cuts
 }
 
+@test "wrong keys, foreign certificates, plain bytes and a missing interface are refused" {
+    passes refused
+}
+
 @test "a destination that takes nothing any more does not keep a cancelled guest" {
     passes obstinate
 }

@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 
-from lan import PATIENCE_S, Wrong, until
+from lan import PATIENCE_S, Wrong, ip, until
 from two_hosts import TRAPEZE, Client, World
 
 MODES = {
@@ -214,6 +214,38 @@ def snapshots(world):
     world.move(world.a, world.b, '--insecure', what='restored')
 
 
+def refused(world):
+    """Who has no right key or certificate sends nothing and receives nothing; what is lacking is named."""
+    world.boot()
+    make_keys(world)
+    psk, other = (['--psk', os.path.join(world.folder, name)] for name in ('psk', 'other.psk'))
+    mine = certificates(world, 'a')
+
+    def refuses(why, *options):
+        out = world.a.call('migrate', '-q', *options, 'web', f'tcp://{world.b.address}:7007', wanted=4)
+        if why not in out:
+            raise Wrong(f'migrate {" ".join(options)}: {out}')
+        if world.a.state() != 'running' or world.b.guests():
+            raise Wrong(f'migrate {" ".join(options)}: it is {world.a.state()} here, {world.b.state()} there')
+
+    refuses('plain TCP beyond this host')
+    refuses('cannot connect', '--insecure')
+    world.b.receive(*psk)
+    refuses('the same --psk there?', *other)
+    refuses('it wants TLS', '--insecure')
+    refuses('no agreement', *mine)
+    world.b.receive(*certificates(world, 'b'))
+    refuses('another certificate?', *certificates(world, 'stranger'))
+    refuses('certificate', *certificates(world, 'a', 'foreign'))
+    refuses('another key', *psk)
+    world.b.receive(*certificates(world, 'stranger'))
+    refuses('certificate', *mine)
+    ip('-n', world.lan.space('b'), 'link', 'del', 'tap0')
+    world.b.receive('--insecure')
+    refuses("network 0: there is no interface 'tap0'", '--insecure')
+    world.checked(world.a, 'refused')
+
+
 SOME_CUTS = [('READY', 1), ('GO', 1), ('RUNNING', 1), ('NEED', 100, '--postcopy', '--bandwidth', '30M'), ('COMPLETE', 1, '--postcopy')]
 ALL_CUTS = [(m, n) for m in ('HELLO', 'JOIN', 'FIT', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE') for n in (1,)] + [
     (m, n) for m in ('PAGES', 'FENCE', 'FENCED') for n in (1, 2, 3)] + [
@@ -227,6 +259,7 @@ CASES = {
     'apart': apart,
     'obstinate': obstinate,
     'undecided': undecided,
+    'refused': refused,
     'snapshots': snapshots,
     'modes': lambda world: modes(world, 10),
     'quick': quick,

@@ -137,6 +137,9 @@ static int greet(struct migrate_source *s, u32 flags, struct err *err)
     }
     if (!rc)
         rc = migrate_listen_wait(s, &s->fit, FIT_NS, "it can take the machine", err);
+    if (rc == -EPIPE)
+        err_wrap(err, "before it said whether it can take the machine (it wants TLS, another key or "
+                      "another certificate? The receiver's messages say so)");
     if (!rc && s->lacks[0])
         rc = err_set(err, ENOTSUP, "the destination cannot take the machine:\n%.480s", s->lacks);
     return rc;
