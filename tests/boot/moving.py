@@ -246,7 +246,8 @@ def refused(world):
     world.checked(world.a, 'refused')
 
 
-SOME_CUTS = [('READY', 1), ('GO', 1), ('RUNNING', 1), ('NEED', 100, '--postcopy', '--bandwidth', '30M'), ('COMPLETE', 1, '--postcopy')]
+SOME_CUTS = [('READY', 1), ('GO', 1), ('RUNNING', 1), ('PAGES', 1, '--postcopy', '--bandwidth', '30M'),
+             ('NEED', 100, '--postcopy', '--bandwidth', '30M'), ('COMPLETE', 1, '--postcopy')]
 ALL_CUTS = [(m, n) for m in ('HELLO', 'JOIN', 'FIT', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE') for n in (1,)] + [
     (m, n) for m in ('PAGES', 'FENCE', 'FENCED') for n in (1, 2, 3)] + [
     (m, n, '--postcopy', '--bandwidth', '30M') for m in ('ABSENT', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE')

@@ -69,6 +69,7 @@ static void fail(struct migrate_destination *d, const struct err *err)
     if (!d->failure.code)
         d->failure = *err;
     pthread_cond_broadcast(&d->changed);
+    pthread_cond_broadcast(&d->page_came);
     pthread_mutex_unlock(&d->lock);
 }
 
@@ -100,6 +101,13 @@ static void ask(struct migrate_destination *d, u64 page)
     migrate_line_say(&d->arrival[0].line, MIGRATE_NEED, 0, body, 8, NULL);
 }
 
+/* Under the lock: no page will come, nor is one needed. Until GO that is so as soon as a line is lost: who waits loads the
+ * state of a machine that will not run here. */
+static bool is_over(const struct migrate_destination *d)
+{
+    return d->refused || (!d->go && d->failure.code);
+}
+
 static bool is_asked(const struct migrate_destination *d, u64 page)
 {
     const struct waiter *w = d->waiters;
@@ -127,18 +135,18 @@ static int fetch(void *opaque, u64 page, void *dst4096)
 
     pthread_mutex_lock(&d->lock);
     while (d->guest->is_absent(d->guest->opaque, page) && d->interrupts == interrupts &&
-           !d->refused)
+           !is_over(d))
         pthread_cond_wait(&d->page_came, &d->lock);
     struct waiter **link = &d->waiters;
     while (*link != &me)
         link = &(*link)->next;
     *link = me.next;
     atomic_fetch_sub(&d->waiting, 1);
-    bool refused = d->refused;
+    bool over = is_over(d);
     pthread_mutex_unlock(&d->lock);
     if (!d->guest->is_absent(d->guest->opaque, page))
         return 1;
-    return refused ? -EIO : -EINTR;
+    return over ? -EIO : -EINTR;
 }
 
 void migrate_destination_interrupt(struct migrate_destination *d)

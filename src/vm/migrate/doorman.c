@@ -65,9 +65,12 @@ static json_t *error_answer(const struct err *err)
 
 static json_t *status(const struct vm *vm)
 {
-    return json_pack("{s:b,s:s,s:s,s:i,s:s,s:i,s:I}", "ok", 1, "state", "waiting for memory",
-                     "name", vm->config->name, "pid", (int)getpid(), "accel", vm->report.accel,
-                     "cpus", (int)vm->ncpus, "memory", (json_int_t)vm->config->memory_bytes);
+    bool runs = migrate_destination_runs(vm->migration->destination);
+
+    return json_pack("{s:b,s:s,s:s,s:i,s:s,s:i,s:I}", "ok", 1, "state",
+                     runs ? "waiting for memory" : "arriving", "name", vm->config->name, "pid",
+                     (int)getpid(), "accel", vm->report.accel, "cpus", (int)vm->ncpus, "memory",
+                     (json_int_t)vm->config->memory_bytes);
 }
 
 static json_t *again(struct migrate_doorman *d, struct wire *w, json_int_t wanted)
