@@ -545,8 +545,7 @@ END
     kill %1
     cat "$WORK/heard"
     echo "$output"
-    find /sys/fs/cgroup -depth -type d -name 'a-b.slice' -exec rmdir {} + 2>/dev/null || true
-    find /sys/fs/cgroup -depth -type d -name 'a.slice' -exec rmdir {} + 2>/dev/null || true
+    find /sys/fs/cgroup/systemd/a.slice -depth -type d -exec rmdir {} +
     [ "$status" -eq 0 ]
     for word in Hello StartTransientUnit StopUnit a-b.slice Delegate MemoryLimit; do grep -qx "$word" "$WORK/heard"; done
 }
