@@ -49,6 +49,7 @@ struct vm {
     const struct vm_config *config;
     struct vm_report report;
     bool ended;
+    struct err failure; /* why it ended with VM_END_FAILED; none: a processor's */
     s64 start_ns;
     struct sandbox *sandbox;
     struct terminal terminal;

@@ -110,7 +110,9 @@ static const struct rule rules[] = {
     /* the main loop */
     {SCMP_SYS(ioctl), LOOP, loop_ioctl}, {SCMP_SYS(fcntl), LOOP, some_fcntl},
     {SCMP_SYS(epoll_wait), LOOP, NULL}, {SCMP_SYS(epoll_pwait), LOOP, NULL}, {SCMP_SYS(epoll_pwait2), LOOP, NULL},
-    {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP | IO, NULL}, {SCMP_SYS(shutdown), LOOP | IO, NULL},
+    {SCMP_SYS(epoll_ctl), LOOP, NULL}, {SCMP_SYS(accept4), LOOP | IO, NULL},
+    /* any thread may find that a migration's line is broken: vCPUs ask for pages over it */
+    {SCMP_SYS(shutdown), ALL, NULL},
     /* the control socket; IO: while the loop waits for memory (migrate/doorman.c) */
     {SCMP_SYS(sendmsg), LOOP | IO, NULL}, {SCMP_SYS(recvmsg), LOOP | IO, NULL},
     {SCMP_SYS(getsockopt), LOOP | IO, peer_credentials},
@@ -130,7 +132,6 @@ static const struct rule rules[] = {
     {SCMP_SYS(getsockopt), LOOP | CPU | NET, NULL}, {SCMP_SYS(openat), LOOP | CPU | NET, read_only},
     {SCMP_SYS(newfstatat), LOOP | CPU | NET, NULL}, {SCMP_SYS(stat), LOOP | CPU | NET, NULL},
     {SCMP_SYS(ioctl), LOOP | CPU, tap_ioctl}, {SCMP_SYS(fcntl), CPU | NET, some_fcntl}, {SCMP_SYS(ioctl), CPU | NET, loop_ioctl},
-    {SCMP_SYS(shutdown), CPU | NET, NULL},
     {SCMP_SYS(epoll_ctl), CPU | NET, NULL},
     /* disk engines, which start their threads locked in */
     {SCMP_SYS(clone), IO, new_thread}, {SCMP_SYS(prctl), IO, set_name}, {SCMP_SYS(io_uring_setup), IO, NULL},

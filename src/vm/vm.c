@@ -241,6 +241,8 @@ int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err)
     }
     if (rc)
         vm->report.end = VM_END_FAILED;
+    else if (vm->report.end == VM_END_FAILED && vm->failure.code)
+        rc = err_set(err, vm->failure.code, "%s", vm->failure.msg);
     else if (vm->report.end == VM_END_FAILED && !(rc = vm_cpus_failed(vm, err)))
         rc = err_set(err, EIO, "a processor failed without a reason");
     vm->report.first_user_ns = atomic_load(&vm->first_user_ns);
@@ -273,7 +275,7 @@ void vm_reset(struct vm *vm)
     board_reset(vm->board);
     vm->button_pressed = false;
     if (boot(vm, &err)) {
-        vm->cpu[0].err = err;
+        vm->failure = err;
         vm_stop(vm, VM_END_FAILED, 0);
         return;
     }

@@ -123,6 +123,12 @@ static int probe_tiocsti(void)
                                                    : REFUSED; /* types into the terminal */
 }
 
+/* Any thread may find that the line over which it asks for a page is broken. */
+static int probe_cut_line(void)
+{
+    return shutdown(-1, SHUT_RDWR) && errno == EBADF ? ALLOWED : REFUSED;
+}
+
 /* What vCPU threads live on. */
 static int probe_daily_work(void)
 {
@@ -161,6 +167,7 @@ static const struct {
     {"mmap", probe_map_write_exec, {{4, 4}, {4, 4}, {4, 4}}},
     {"mprotect", probe_protect_write_exec, {{4, 4}, {4, 4}, {4, 4}}},
     {"TIOCSTI", probe_tiocsti, {{4, 4}, {4, 4}, {4, 4}}},
+    {"shutdown", probe_cut_line, {{0, 0}, {0, 0}, {0, 0}}},
     {"daily work", probe_daily_work, {{0, 0}, {0, 0}, {0, 0}}},
 };
 

@@ -425,7 +425,7 @@ static void in_done(void *opaque)
                  (unsigned long long)migrate_destination_missing(m->destination));
         return;
     }
-    vm->cpu[0].err = m->error;
+    vm->failure = m->error;
     vm_stop(vm, VM_END_FAILED, 0);
 }
 
