@@ -48,8 +48,9 @@ class Lan:
             ip('netns', 'add', self.space(letter))
             self.made.append(letter)
             ip('-n', self.space(letter), 'link', 'set', 'lo', 'up')
-            ip('-n', self.space(letter), 'link', 'add', 'lan', 'type', 'bridge')
-        for letter, address in (('c', '10.77.0.1/24'), ('a', '10.77.0.2/24'), ('b', '10.77.0.3/24')):
+        for number, (letter, address) in enumerate((('c', '10.77.0.1/24'), ('a', '10.77.0.2/24'), ('b', '10.77.0.3/24')), 1):
+            # A bridge without an address of its own takes the lowest of its ports', and another one when that port goes.
+            ip('-n', self.space(letter), 'link', 'add', 'lan', 'address', f'02:54:5a:00:00:0{number}', 'type', 'bridge')
             ip('-n', self.space(letter), 'addr', 'add', address, 'dev', 'lan')
             ip('-n', self.space(letter), 'link', 'set', 'lan', 'up')
         for letter in 'ab':
