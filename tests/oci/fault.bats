@@ -116,11 +116,14 @@ each_call() {
                     kill -9 $! 2>/dev/null
                 fi
                 wait $! 2>/dev/null
-                "$OCI" --root "$ROOT" delete --force "$ID-$i" 3>&- || true
+                # What is still ending may keep a group busy: then delete says so, and does it when asked again.
+                "$OCI" --root "$ROOT" delete --force "$ID-$i" 2>>"$WORK/complaints" 3>&- ||
+                    "$OCI" --root "$ROOT" delete --force "$ID-$i" 3>&- || true
             ) &
         done
         wait
     done
+    cat "$WORK/complaints"
     nothing_left
 }
 
