@@ -110,20 +110,18 @@ each_call() {
             i=$((i + 1))
             (
                 "$OCI" --root "$ROOT" run -b "$BUNDLE" "$ID-$i" </dev/null >/dev/null 2>&1 3>&- &
+                run=$! # a process substitution is the latest $! afterwards
                 # Every third is killed after a time that differs from one to the next.
                 if [ $((i % 3)) = 0 ]; then
                     read -rt "0.00$((i % 9))" <> <(:) || true
-                    kill -9 $! 2>/dev/null
+                    kill -9 "$run" 2>/dev/null || true
                 fi
-                wait $! 2>/dev/null
-                # What is still ending may keep a group busy: then delete says so, and does it when asked again.
-                "$OCI" --root "$ROOT" delete --force "$ID-$i" 2>>"$WORK/complaints" 3>&- ||
-                    "$OCI" --root "$ROOT" delete --force "$ID-$i" 3>&- || true
+                wait "$run" 2>/dev/null || true
+                "$OCI" --root "$ROOT" delete --force "$ID-$i" 3>&- || true
             ) &
         done
         wait
     done
-    cat "$WORK/complaints"
     nothing_left
 }
 
