@@ -118,7 +118,7 @@ bool gen_flow(struct gen *g);                       /* jumps, calls, stack; fals
 struct site *gen_site(struct gen *g, sys_fn *fn);
 void gen_stub_call(struct gen *g, enum stub stub, void *record);
 
-/* step.c: functions for sites (light) */
+/* sys_site.c: functions for sites that are no instruction's own (light) */
 sys_fn sys_invalid, sys_too_long, sys_no_unit, sys_step, sys_moffs;
 
 static inline code_ref gen_here(const struct gen *g)

@@ -111,7 +111,7 @@ void bt_enter(struct cpu *c);  /* runs guest code until a stub returns host == 0
 extern const u64 stub_address[STUBS];
 noreturn void bt_unwind(struct cpu *c); /* light: drops the helper's stack and goes on in light_exception() */
 
-/* light.c: C sides of the stubs */
+/* light*.c: C sides of the stubs */
 struct stub_ret light_start(struct cpu *c);
 struct stub_ret light_exception(struct cpu *c);
 struct stub_ret light_slow(struct cpu *c, u64 lin, u64 info);
