@@ -3,7 +3,7 @@
  * table of verbs, so it knows what this program knows.
  */
 #include "cmd/status.h"
-#include "cmd/verb.h"
+#include "cmd/subverb.h"
 #include <errno.h>
 #include <string.h>
 
@@ -12,12 +12,43 @@ static const struct args_spec *options(void)
     return verb_help_only;
 }
 
-static void print_options(const struct verb *v)
+static void print_words(const struct args_spec *options)
 {
-    printf("    %s) words='", v->name);
-    for (const struct args_spec *s = v->options(); s->name; s++)
-        printf("%s--%s", s == v->options() ? "" : " ", s->name);
-    printf("'%s;;\n", strstr(v->operands, "GUEST") ? " guests=1" : "");
+    printf("words='");
+    for (const struct args_spec *s = options; s->name; s++)
+        printf("%s--%s", s == options ? "" : " ", s->name);
+    putchar('\'');
+}
+
+static void print_subverbs(const struct verb *v)
+{
+    printf("    %s)\n"
+           "        if [ \"$COMP_CWORD\" -eq 2 ]; then\n"
+           "            mapfile -t COMPREPLY < <(compgen -W '",
+           v->name);
+    for (unsigned i = 0; v->subverbs[i]; i++)
+        printf("%s%s", i ? " " : "", v->subverbs[i]->name);
+    puts("' -- \"$current\")\n"
+         "            return\n"
+         "        fi\n"
+         "        case ${COMP_WORDS[2]} in");
+    for (unsigned i = 0; v->subverbs[i]; i++) {
+        printf("        %s) ", v->subverbs[i]->name);
+        print_words(v->subverbs[i]->options);
+        puts(";;");
+    }
+    puts("        esac;;");
+}
+
+static void print_verb(const struct verb *v)
+{
+    if (v->subverbs) {
+        print_subverbs(v);
+        return;
+    }
+    printf("    %s) ", v->name);
+    print_words(v->options());
+    printf("%s;;\n", strstr(v->operands, "GUEST") ? " guests=1" : "");
 }
 
 /* Options with a value, after which anything may stand. */
@@ -35,21 +66,8 @@ static void print_script(void)
          "    fi\n"
          "    case $verb in");
     for (unsigned i = 0; verbs[i]; i++)
-        print_options(verbs[i]);
+        print_verb(verbs[i]);
     puts("    esac\n"
-         /* What stands below disk and snapshot is in their help. */
-         "    case $verb,$COMP_CWORD in\n"
-         "    disk,2 | snapshot,2)\n"
-         "        words=$(\"${COMP_WORDS[0]}\" \"$verb\" --help 2>/dev/null | awk '/^Verbs:/ { on "
-         "= 1; "
-         "next } /^$/ { on = 0 } on { print $1 }')\n"
-         "        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
-         "        return;;\n"
-         "    disk,* | snapshot,*)\n"
-         "        words=$(\"${COMP_WORDS[0]}\" \"$verb\" \"${COMP_WORDS[2]}\" --help 2>/dev/null | "
-         "grep -o "
-         "-- '--[a-z-]*' | sort -u);;\n"
-         "    esac\n"
          "    if [[ $current == -* ]]; then\n"
          "        mapfile -t COMPREPLY < <(compgen -W \"$words\" -- \"$current\")\n"
          "    elif [ -n \"$guests\" ]; then\n"

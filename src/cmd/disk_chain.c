@@ -23,7 +23,7 @@ static const struct args_spec commit_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-static int commit_run(const struct disk_args *a, struct err *err)
+static int commit_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {
         .format = a->value[COMMIT_FORMAT], .no_backing = true, .trust = a->value[COMMIT_TRUST]};
@@ -47,7 +47,7 @@ static int commit_run(const struct disk_args *a, struct err *err)
     return rc;
 }
 
-const struct disk_verb disk_commit_verb = {
+const struct subverb disk_commit_verb = {
     .name = "commit",
     .usage = "[options] FILE",
     .summary = "Write what an image holds into its backing image",
@@ -79,7 +79,7 @@ static const struct args_spec rebase_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-static int rebase_onto(struct block_image *top, const struct disk_args *a, struct err *err)
+static int rebase_onto(struct block_image *top, const struct sub_args *a, struct err *err)
 {
     const char *name = *a->value[REBASE_BACKING] ? a->value[REBASE_BACKING] : NULL;
     const char *format = a->value[REBASE_BACKING_FORMAT];
@@ -97,7 +97,7 @@ static int rebase_onto(struct block_image *top, const struct disk_args *a, struc
     return rc;
 }
 
-static int rebase_run(const struct disk_args *a, struct err *err)
+static int rebase_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {.format = a->value[REBASE_FORMAT],
                                      .no_backing = a->value[REBASE_UNSAFE],
@@ -106,9 +106,9 @@ static int rebase_run(const struct disk_args *a, struct err *err)
     int rc;
 
     if (!a->value[REBASE_BACKING])
-        return disk_usage(err, "--backing is missing (empty: none)");
+        return sub_usage(err, "--backing is missing (empty: none)");
     if (*a->value[REBASE_BACKING] && !a->value[REBASE_BACKING_FORMAT])
-        return disk_usage(
+        return sub_usage(
             err, "--backing needs --backing-format: the format is never guessed from content");
     rc = block_image_open(a->operand[0], &io, &top, err);
     if (rc)
@@ -118,7 +118,7 @@ static int rebase_run(const struct disk_args *a, struct err *err)
     return rc;
 }
 
-const struct disk_verb disk_rebase_verb = {
+const struct subverb disk_rebase_verb = {
     .name = "rebase",
     .usage = "[options] --backing FILE --backing-format FORMAT FILE",
     .summary = "Give an image another backing image",

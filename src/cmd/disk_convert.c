@@ -30,7 +30,7 @@ static int refuse_same(const struct block_image *from, const char *path, struct 
     for (const struct block_image *i = from; i; i = i->backing)
         if (fstat(i->file->fd, &a) == 0 && stat(path, &b) == 0 && a.st_dev == b.st_dev &&
             a.st_ino == b.st_ino)
-            return disk_usage(err, "%s is read and cannot be written as well", path);
+            return sub_usage(err, "%s is read and cannot be written as well", path);
     return 0;
 }
 
@@ -46,7 +46,7 @@ static int sync_folder(const char *path, struct err *err)
     return fd < 0 || fsync(fd) ? err_sys(err, errno, "%s: cannot sync the folder", folder) : 0;
 }
 
-static int convert_into(struct block_image *from, const struct disk_args *a,
+static int convert_into(struct block_image *from, const struct sub_args *a,
                         const struct qcow2_create *o, struct err *err)
 {
     const char *format = a->value[CONVERT_OUT] ? a->value[CONVERT_OUT] : "raw";
@@ -70,7 +70,7 @@ static int convert_into(struct block_image *from, const struct disk_args *a,
     return rc;
 }
 
-static int convert_run(const struct disk_args *a, struct err *err)
+static int convert_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {
         .format = a->value[CONVERT_FORMAT], .readonly = true, .trust = a->value[CONVERT_TRUST]};
@@ -90,7 +90,7 @@ static int convert_run(const struct disk_args *a, struct err *err)
     return rc;
 }
 
-const struct disk_verb disk_convert_verb = {
+const struct subverb disk_convert_verb = {
     .name = "convert",
     .usage = "[options] FILE NEW-FILE",
     .summary = "Copy an image into another format",
@@ -135,7 +135,7 @@ static int compare_open(struct block_image *x, struct block_image *y, bool stric
     return STATUS_OK;
 }
 
-static int compare_run(const struct disk_args *a, struct err *err)
+static int compare_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {
         .format = a->value[COMPARE_FORMAT], .readonly = true, .trust = a->value[COMPARE_TRUST]};
@@ -154,7 +154,7 @@ static int compare_run(const struct disk_args *a, struct err *err)
     return rc;
 }
 
-const struct disk_verb disk_compare_verb = {
+const struct subverb disk_compare_verb = {
     .name = "compare",
     .usage = "[options] FILE FILE",
     .summary = "Tell whether two images have the same content",
@@ -263,7 +263,7 @@ static int print_map(struct block_image *image, bool json, struct err *err)
     return rc;
 }
 
-static int map_run(const struct disk_args *a, struct err *err)
+static int map_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {
         .format = a->value[MAP_FORMAT], .readonly = true, .trust = a->value[MAP_TRUST]};
@@ -280,7 +280,7 @@ static int map_run(const struct disk_args *a, struct err *err)
     return rc;
 }
 
-const struct disk_verb disk_map_verb = {
+const struct subverb disk_map_verb = {
     .name = "map",
     .usage = "[options] FILE",
     .summary = "Show where the data of a disk is",

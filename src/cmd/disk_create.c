@@ -16,7 +16,7 @@ static int power_of_two(const char *text, u32 *ret_bits, struct err *err)
     if (rc)
         return rc;
     if (!n || n & (n - 1))
-        return disk_usage(err, "'%s' is no power of two", text);
+        return sub_usage(err, "'%s' is no power of two", text);
     *ret_bits = (u32)__builtin_ctzll(n);
     return 0;
 }
@@ -26,7 +26,7 @@ static int one_option(char *item, struct qcow2_create *o, struct err *err)
     char *value = strchr(item, '=');
 
     if (!value)
-        return disk_usage(err, "-o '%s' has no value", item);
+        return sub_usage(err, "-o '%s' has no value", item);
     *value++ = '\0';
     if (!strcmp(item, "cluster_size"))
         return power_of_two(value, &o->cluster_bits, err);
@@ -36,18 +36,18 @@ static int one_option(char *item, struct qcow2_create *o, struct err *err)
         bool two = !strcmp(value, "0.10") || !strcmp(value, "v2");
 
         if (!two && strcmp(value, "1.1") && strcmp(value, "v3"))
-            return disk_usage(err, "-o compat '%s' is not known; there are 0.10 (v2) and 1.1 (v3)",
-                              value);
+            return sub_usage(err, "-o compat '%s' is not known; there are 0.10 (v2) and 1.1 (v3)",
+                             value);
         o->version = two ? 2 : 3;
         return 0;
     }
     if (!strcmp(item, "lazy_refcounts")) {
         if (strcmp(value, "on") && strcmp(value, "off"))
-            return disk_usage(err, "-o lazy_refcounts is on or off");
+            return sub_usage(err, "-o lazy_refcounts is on or off");
         o->lazy_refcounts = !strcmp(value, "on");
         return 0;
     }
-    return disk_usage(
+    return sub_usage(
         err, "-o '%s' is not known; there are cluster_size, compat, lazy_refcounts, refcount_bits",
         item);
 }
@@ -74,9 +74,9 @@ int disk_create_image(const char *path, const char *format, const struct qcow2_c
     int rc;
 
     if (strcmp(format, "raw") && strcmp(format, "qcow2"))
-        return disk_usage(err, "format '%s' is not known; there are raw and qcow2", format);
+        return sub_usage(err, "format '%s' is not known; there are raw and qcow2", format);
     if (!strcmp(format, "raw") && o->backing_name)
-        return disk_usage(err, "raw images have no backing image");
+        return sub_usage(err, "raw images have no backing image");
     fo.create = true;
     rc = block_file_open(path, &fo, &file, err);
     if (rc)
@@ -137,7 +137,7 @@ static const char *format_by_name(const char *path)
     return len > 6 && !strcmp(path + len - 6, ".qcow2") ? "qcow2" : "raw";
 }
 
-static int create_run(const struct disk_args *a, struct err *err)
+static int create_run(const struct sub_args *a, struct err *err)
 {
     const char *path = a->operand[0], *format = a->value[CREATE_FORMAT];
     struct qcow2_create o;
@@ -148,10 +148,10 @@ static int create_run(const struct disk_args *a, struct err *err)
     o.backing_name = a->value[CREATE_BACKING];
     o.backing_format = a->value[CREATE_BACKING_FORMAT];
     if (o.backing_name && !o.backing_format)
-        return disk_usage(
+        return sub_usage(
             err, "--backing needs --backing-format: the format is never guessed from content");
     if (a->operands < 2 && !o.backing_name)
-        return disk_usage(err, "the size is missing");
+        return sub_usage(err, "the size is missing");
     if (o.backing_name)
         rc = backing_size(path, &o, &o.size, err);
     if (!rc && a->operands == 2)
@@ -161,7 +161,7 @@ static int create_run(const struct disk_args *a, struct err *err)
               : disk_create_image(path, format ? format : format_by_name(path), &o, false, err);
 }
 
-const struct disk_verb disk_create_verb = {
+const struct subverb disk_create_verb = {
     .name = "create",
     .usage = "[options] FILE [SIZE]",
     .summary = "Make an empty image",
@@ -192,13 +192,13 @@ static int new_size(const char *text, u64 old, u64 *ret_size, struct err *err)
     if (rc)
         return rc;
     if ((add && ADD_OVERFLOWS(old, size, &size)) || (less && size > old))
-        return disk_usage(err, "'%s' is out of range for a disk of %llu bytes", text,
-                          (unsigned long long)old);
+        return sub_usage(err, "'%s' is out of range for a disk of %llu bytes", text,
+                         (unsigned long long)old);
     *ret_size = ALIGN_UP(less ? old - size : size, 512ull);
     return 0;
 }
 
-static int resize_run(const struct disk_args *a, struct err *err)
+static int resize_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {.format = a->value[RESIZE_FORMAT],
                                      .trust = a->value[RESIZE_TRUST]};
@@ -211,7 +211,7 @@ static int resize_run(const struct disk_args *a, struct err *err)
     old = block_image_size(image);
     rc = new_size(a->operand[1], old, &size, err);
     if (!rc && size < old && !a->value[RESIZE_SHRINK])
-        rc = disk_usage(
+        rc = sub_usage(
             err, "%llu bytes are less than the disk has (%llu); say --shrink if that is meant",
             (unsigned long long)size, (unsigned long long)old);
     if (!rc)
@@ -222,7 +222,7 @@ static int resize_run(const struct disk_args *a, struct err *err)
     return rc;
 }
 
-const struct disk_verb disk_resize_verb = {
+const struct subverb disk_resize_verb = {
     .name = "resize",
     .usage = "[options] FILE [+|-]SIZE",
     .summary = "Change the size of the disk",

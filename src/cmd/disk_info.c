@@ -170,7 +170,7 @@ static void print_json(const struct block_image *image)
     printf("\n}");
 }
 
-static int info_run(const struct disk_args *a, struct err *err)
+static int info_run(const struct sub_args *a, struct err *err)
 {
     bool chain = a->value[INFO_CHAIN], json = false;
     struct block_image_options io = {.format = a->value[INFO_FORMAT],
@@ -201,7 +201,7 @@ static int info_run(const struct disk_args *a, struct err *err)
     return STATUS_OK;
 }
 
-const struct disk_verb disk_info_verb = {
+const struct subverb disk_info_verb = {
     .name = "info",
     .usage = "[options] FILE",
     .summary = "Say what an image is",
@@ -276,14 +276,14 @@ static void print_check_json(const struct block_image *image, const struct qcow2
 static int repair_of(const char *text, enum qcow2_repair *ret_repair, struct err *err)
 {
     if (text && strcmp(text, "leaks") && strcmp(text, "all"))
-        return disk_usage(err, "--repair '%s' is not known; there are leaks and all", text);
+        return sub_usage(err, "--repair '%s' is not known; there are leaks and all", text);
     *ret_repair = !text                  ? QCOW2_REPAIR_NONE
                   : !strcmp(text, "all") ? QCOW2_REPAIR_ALL
                                          : QCOW2_REPAIR_LEAKS;
     return 0;
 }
 
-static int check_run(const struct disk_args *a, struct err *err)
+static int check_run(const struct sub_args *a, struct err *err)
 {
     struct qcow2_check c = {.report = show_fault};
     enum qcow2_repair repair = QCOW2_REPAIR_NONE;
@@ -312,7 +312,7 @@ static int check_run(const struct disk_args *a, struct err *err)
     return rc ? rc : c.corruptions ? DISK_NO : c.leaks ? DISK_LEAKS : STATUS_OK;
 }
 
-const struct disk_verb disk_check_verb = {
+const struct subverb disk_check_verb = {
     .name = "check",
     .usage = "[options] FILE",
     .summary = "Find damage in an image, and mend it",

@@ -2,12 +2,11 @@
 #ifndef CMD_SNAPSHOT_H
 #define CMD_SNAPSHOT_H
 
-#include "cmd/args.h"
 #include "cmd/status.h"
+#include "cmd/subverb.h"
 #include "host/snapshot.h"
 #include "vm/snapshot/snapshot.h"
 
-enum { SNAP_OPTIONS_MAX = 16, SNAP_OPERANDS_MAX = 256 };
 /* The first options of all of them; their own follow. */
 enum { SNAP_HELP, SNAP_ROOT, SNAP_OWN };
 /* clang-format off */
@@ -16,30 +15,10 @@ enum { SNAP_HELP, SNAP_ROOT, SNAP_OWN };
     {"root", 0, "DIR", "where records of this host's guests live (or $TRAPEZE_ROOT)"}
 /* clang-format on */
 
-struct snap_args {
-    const char *value
-        [SNAP_OPTIONS_MAX]; /* by index of the option; "" for flags that are there, NULL: not there */
-    const char *operand[SNAP_OPERANDS_MAX];
-    unsigned operands;
-};
-
-struct snap_verb {
-    const char *name;
-    const char *usage; /* what follows the name */
-    const char *summary;
-    const struct args_spec *options;
-    unsigned operands_min, operands_max;
-    /* A status >= 0, or -errno. -SNAP_USAGE: the command line is wrong. */
-    int (*run)(const struct snap_args *a, struct host *h, struct err *err);
-};
-
-#define SNAP_USAGE 0x4000 /* no errno is that large */
-
-extern const struct snap_verb snap_clone_verb, snap_create_verb, snap_diff_verb, snap_export_verb,
+extern const struct subverb snap_clone_verb, snap_create_verb, snap_diff_verb, snap_export_verb,
     snap_flatten_verb, snap_import_verb, snap_ls_verb, snap_restore_verb, snap_rm_verb,
     snap_show_verb;
 
-int snap_usage(struct err *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 /* "12.5 MiB", for people. */
 const char *snap_size(u64 bytes, char buf[32]);
 /* Bytes that the snapshot's files take on the disk, beyond what it shares with its parent. */

@@ -306,7 +306,7 @@ static void finish(struct create *c)
     snapshot_fini(&c->s);
 }
 
-static int run(const struct snap_args *a, struct host *h, struct err *err)
+static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct create c = {.h = h, .dir = -1, .client = {.wire.fd = -1}};
     auto_close int lock = -1;
@@ -314,8 +314,8 @@ static int run(const struct snap_args *a, struct host *h, struct err *err)
 
     c.compress = a->value[COMPRESS];
     if (c.compress && a->value[PARENT])
-        return snap_usage(err, "--compress: only full snapshots are compressed; 'trapeze snapshot "
-                               "flatten --compress' does it later");
+        return sub_usage(err, "--compress: only full snapshots are compressed; 'trapeze snapshot "
+                              "flatten --compress' does it later");
     rc = rc ? rc : ask_plan(&c, a->operand[0], a->operand[1], a->value[PARENT], err);
     if (!rc) {
         rc = take(&c, err);
@@ -335,12 +335,12 @@ static const struct args_spec options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-const struct snap_verb snap_create_verb = {
+const struct subverb snap_create_verb = {
     .name = "create",
     .usage = "[--compress | --parent SNAPSHOT] GUEST NAME",
     .summary = "Take a snapshot of a guest that runs, and let it run on",
     .options = options,
     .operands_min = 2,
     .operands_max = 2,
-    .run = run,
+    .run_on_host = run,
 };

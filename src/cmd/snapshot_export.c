@@ -212,7 +212,7 @@ static int export_to(struct export *x, const char *path, struct err *err)
     return rc;
 }
 
-static int run(const struct snap_args *a, struct host *h, struct err *err)
+static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     auto_free struct export *x = calloc(1, sizeof(*x));
     auto_close int lock = -1;
@@ -236,12 +236,12 @@ static const struct args_spec options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-const struct snap_verb snap_export_verb = {
+const struct subverb snap_export_verb = {
     .name = "export",
     .usage = "[--compress] SNAPSHOT FILE",
     .summary = "Write a snapshot with all it stands on into one file",
     .options = options,
     .operands_min = 2,
     .operands_max = 2,
-    .run = run,
+    .run_on_host = run,
 };

@@ -43,7 +43,7 @@ static int flatten(struct host *h, const struct snapshot *old, bool compress, st
     return rc;
 }
 
-static int run(const struct snap_args *a, struct host *h, struct err *err)
+static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     auto_close int lock = -1;
     struct snapshot s = {0};
@@ -63,12 +63,12 @@ static const struct args_spec options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-const struct snap_verb snap_flatten_verb = {
+const struct subverb snap_flatten_verb = {
     .name = "flatten",
     .usage = "[--compress] SNAPSHOT",
     .summary = "Make an incremental snapshot stand alone",
     .options = options,
     .operands_min = 1,
     .operands_max = 1,
-    .run = run,
+    .run_on_host = run,
 };

@@ -310,7 +310,7 @@ static void finish(struct import *x, bool failed)
     free(x);
 }
 
-static int run(const struct snap_args *a, struct host *h, struct err *err)
+static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct import *x = calloc(1, sizeof(*x));
     auto_close int lock = -1;
@@ -339,12 +339,12 @@ static int run(const struct snap_args *a, struct host *h, struct err *err)
 
 static const struct args_spec options[] = {SNAP_OPTIONS, {NULL, 0, NULL, NULL}};
 
-const struct snap_verb snap_import_verb = {
+const struct subverb snap_import_verb = {
     .name = "import",
     .usage = "FILE [NAME]",
     .summary = "Make a snapshot of a file that export has written",
     .options = options,
     .operands_min = 1,
     .operands_max = 2,
-    .run = run,
+    .run_on_host = run,
 };

@@ -54,14 +54,14 @@ static int print_json(const struct host *h, const struct snapshot *list, size_t 
     return rc ? -EIO : 0;
 }
 
-static int run_ls(const struct snap_args *a, struct host *h, struct err *err)
+static int run_ls(const struct sub_args *a, struct host *h, struct err *err)
 {
     const char *format = a->value[FORMAT];
     struct snapshot *list;
     size_t count;
 
     if (format && strcmp(format, "json") && strcmp(format, "table"))
-        return snap_usage(err, "--format '%s' is not known; there are table and json", format);
+        return sub_usage(err, "--format '%s' is not known; there are table and json", format);
     int rc = snapshots_list(h, &list, &count, NULL, err);
     if (rc)
         return rc;
@@ -73,7 +73,7 @@ static int run_ls(const struct snap_args *a, struct host *h, struct err *err)
     return rc ? err_sys(err, -rc, "output") : STATUS_OK;
 }
 
-static int run_rm(const struct snap_args *a, struct host *h, struct err *err)
+static int run_rm(const struct sub_args *a, struct host *h, struct err *err)
 {
     auto_close int lock = -1;
     int rc = snapshots_lock(h, &lock, err);
@@ -96,20 +96,20 @@ static const struct args_spec ls_options[] = {
 };
 static const struct args_spec rm_options[] = {SNAP_OPTIONS, {NULL, 0, NULL, NULL}};
 
-const struct snap_verb snap_ls_verb = {
+const struct subverb snap_ls_verb = {
     .name = "ls",
     .usage = "[--format json]",
     .summary = "List snapshots, oldest first",
     .options = ls_options,
-    .run = run_ls,
+    .run_on_host = run_ls,
 };
 
-const struct snap_verb snap_rm_verb = {
+const struct subverb snap_rm_verb = {
     .name = "rm",
     .usage = "SNAPSHOT...",
     .summary = "Remove snapshots; guests that run from them go on",
     .options = rm_options,
     .operands_min = 1,
-    .operands_max = SNAP_OPERANDS_MAX,
-    .run = run_rm,
+    .operands_max = SUB_OPERANDS_MAX,
+    .run_on_host = run_rm,
 };

@@ -203,12 +203,12 @@ static void close_restore(struct restore *r, struct snapshot *s)
 static int read_clock(const char *text, enum vm_clock *ret_clock, struct err *err)
 {
     if (text && strcmp(text, "real") && strcmp(text, "frozen"))
-        return snap_usage(err, "--clock '%s' is not known; there are real and frozen", text);
+        return sub_usage(err, "--clock '%s' is not known; there are real and frozen", text);
     *ret_clock = text && !strcmp(text, "frozen") ? VM_CLOCK_FROZEN : VM_CLOCK_REAL;
     return 0;
 }
 
-static int run_restore(const struct snap_args *a, struct host *h, struct err *err)
+static int run_restore(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct restore r = {
         .verb = "snapshot restore", .h = h, .lock = -1, .root = a->value[SNAP_ROOT]};
@@ -231,7 +231,7 @@ static void drop_forwards(struct vm_config *c)
         c->net[i].nfwds = 0;
 }
 
-static int run_clone(const struct snap_args *a, struct host *h, struct err *err)
+static int run_clone(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct restore r = {.verb = "snapshot clone", .h = h, .lock = -1, .root = a->value[SNAP_ROOT]};
     const char *prefix = a->value[PREFIX];
@@ -240,7 +240,7 @@ static int run_clone(const struct snap_args *a, struct host *h, struct err *err)
     int rc = read_clock(a->value[CLONE_CLOCK], &r.clock, err);
 
     if (!rc && a->value[COUNT] && value_number(a->value[COUNT], 1, CLONES_MAX, &count, err))
-        return snap_usage(err, "--count: %s", ((struct err) * err).msg);
+        return sub_usage(err, "--count: %s", ((struct err) * err).msg);
     r.background = r.fork_uuid = true;
     r.new_mac = a->value[NEW_MAC];
     rc = rc ? rc : open_restore(&r, a->operand[0], &s, err);
@@ -279,22 +279,22 @@ static const struct args_spec clone_options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-const struct snap_verb snap_restore_verb = {
+const struct subverb snap_restore_verb = {
     .name = "restore",
     .usage = "[-d] [--name NAME] SNAPSHOT",
     .summary = "Run a guest from a snapshot: it goes on where it was",
     .options = restore_options,
     .operands_min = 1,
     .operands_max = 1,
-    .run = run_restore,
+    .run_on_host = run_restore,
 };
 
-const struct snap_verb snap_clone_verb = {
+const struct subverb snap_clone_verb = {
     .name = "clone",
     .usage = "[--count N] [--name-prefix TEXT] [--new-mac] SNAPSHOT",
     .summary = "Run several new guests from a snapshot, in the background",
     .options = clone_options,
     .operands_min = 1,
     .operands_max = 1,
-    .run = run_clone,
+    .run_on_host = run_clone,
 };

@@ -110,12 +110,12 @@ static int print_json(const json_t *o, struct err *err)
 static int read_format(const char *format, bool *ret_json, struct err *err)
 {
     if (format && strcmp(format, "json") && strcmp(format, "text"))
-        return snap_usage(err, "--format '%s' is not known; there are text and json", format);
+        return sub_usage(err, "--format '%s' is not known; there are text and json", format);
     *ret_json = format && !strcmp(format, "json");
     return 0;
 }
 
-static int run_show(const struct snap_args *a, struct host *h, struct err *err)
+static int run_show(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct snapshot s = {0};
     bool json = false;
@@ -240,7 +240,7 @@ static int diff(struct host *h, const struct snapshot *s, const struct snapshot 
     return rc;
 }
 
-static int run_diff(const struct snap_args *a, struct host *h, struct err *err)
+static int run_diff(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct snapshot s = {0}, t = {0};
     bool json = false;
@@ -260,22 +260,22 @@ static const struct args_spec options[] = {
     {NULL, 0, NULL, NULL},
 };
 
-const struct snap_verb snap_show_verb = {
+const struct subverb snap_show_verb = {
     .name = "show",
     .usage = "[--format json] SNAPSHOT",
     .summary = "Show what a snapshot holds: how the machine is built, and its state",
     .options = options,
     .operands_min = 1,
     .operands_max = 1,
-    .run = run_show,
+    .run_on_host = run_show,
 };
 
-const struct snap_verb snap_diff_verb = {
+const struct subverb snap_diff_verb = {
     .name = "diff",
     .usage = "[--format json] SNAPSHOT SNAPSHOT",
     .summary = "Show what is different between two snapshots",
     .options = options,
     .operands_min = 2,
     .operands_max = 2,
-    .run = run_diff,
+    .run_on_host = run_diff,
 };

@@ -5,6 +5,8 @@
 #include "cmd/args.h"
 #include <stdio.h>
 
+struct subverb;
+
 struct verb {
     const char *name;
     const char *operands; /* for the usage line: "", "[VERB]" */
@@ -13,6 +15,8 @@ struct verb {
      * table. */
     const struct args_spec *(*options)(void);
     const char *notes; /* more for `help VERB`, or NULL */
+    const struct subverb *const
+        *subverbs; /* sorted by name, NULL at the end; or none (cmd/subverb.h) */
     /* argv: what follows the verb, NULL at the end. Returns an exit status (cmd/status.h). */
     int (*run)(const struct verb *self, char **argv);
 };

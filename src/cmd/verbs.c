@@ -3,7 +3,7 @@
  * thread.
  */
 #include "cmd/status.h"
-#include "cmd/verb.h"
+#include "cmd/subverb.h"
 #include "vm/value.h"
 #include <errno.h>
 #include <string.h>
@@ -65,11 +65,21 @@ int verb_unknown(const char *name)
     return STATUS_USAGE;
 }
 
+static void print_subverbs(const struct verb *v, FILE *out)
+{
+    fputs("\nVerbs:\n", out);
+    for (unsigned i = 0; v->subverbs[i]; i++)
+        fprintf(out, "  %-10s %s\n", v->subverbs[i]->name, v->subverbs[i]->summary);
+    fprintf(out, "\n'trapeze %s VERB --help' tells more of each.\n", v->name);
+}
+
 void verb_print_help(const struct verb *v, FILE *out)
 {
     fprintf(out, "usage: trapeze %s [options]%s%s\n%s.\n\n", v->name, *v->operands ? " " : "",
             v->operands, v->summary);
     args_print(v->options(), out);
+    if (v->subverbs)
+        print_subverbs(v, out);
     if (v->notes)
         fprintf(out, "\n%s", v->notes);
     fprintf(out, "\nMore in the manual: man trapeze-%s\n", v->name);
