@@ -6,11 +6,10 @@
  */
 #include "unit.h"
 
-#include <Zydis/Zydis.h>
 #include <link.h>
 
 #include "accel/bt/sys.h"
-#include "x86/cpuid.h"
+#include "zydis_decoders.h"
 
 static void no_helper(struct cpu *c, const struct insn *in)
 {
@@ -37,27 +36,7 @@ const struct sys_entry sys_legacy[] = {
 };
 const struct sys_entry sys_vector[] = {HELPER(VPGATHERDD), HELPER(VPGATHERQQ), {0, NULL, false}};
 
-static ZydisDecoder decoder[3];
 static unsigned long compared;
-
-static void setup(void)
-{
-    static const u32 leaves[5][2] = {{1, 0}, {7, 0}, {7, 1}, {0xd, 1}, {0x80000001, 0}};
-    static const ZydisMachineMode modes[3] = {
-        ZYDIS_MACHINE_MODE_LEGACY_16, ZYDIS_MACHINE_MODE_LEGACY_32, ZYDIS_MACHINE_MODE_LONG_64};
-    static struct cpu_model m;
-
-    m.nleaves = ARRAY_LEN(leaves);
-    for (unsigned i = 0; i < m.nleaves; i++)
-        m.leaf[i] = (struct cpuid_leaf){leaves[i][0], leaves[i][1], ~0u, ~0u, ~0u, ~0u, true};
-    insn_init(&m);
-    for (unsigned i = 0; i < 3; i++) {
-        ZydisDecoderInit(&decoder[i], modes[i], (ZydisStackWidth)i);
-        ZydisDecoderEnableMode(&decoder[i], ZYDIS_DECODER_MODE_MPX, ZYAN_FALSE);
-        ZydisDecoderEnableMode(&decoder[i], ZYDIS_DECODER_MODE_CET, ZYAN_FALSE);
-        ZydisDecoderEnableMode(&decoder[i], ZYDIS_DECODER_MODE_CLDEMOTE, ZYAN_FALSE);
-    }
-}
 
 static bool is_gpr(ZydisRegister r)
 {
@@ -245,7 +224,8 @@ static unsigned compare(const u8 *bytes, unsigned avail, unsigned mode)
     ZydisDecodedOperand ops[ZYDIS_MAX_OPERAND_COUNT];
     struct insn in;
     int got = insn_decode(bytes, avail, mode, &in);
-    bool valid = ZYAN_SUCCESS(ZydisDecoderDecodeFull(&decoder[mode >> 5], bytes, avail, &zi, ops));
+    bool valid =
+        ZYAN_SUCCESS(ZydisDecoderDecodeFull(&zydis_decoder[mode >> 5], bytes, avail, &zi, ops));
     const char *wrong = NULL;
 
     if (got != INSN_OK)
@@ -315,7 +295,7 @@ static void test_random_bytes(void **state)
     unsigned long n = cases ? strtoul(cases, NULL, 0) : 300000;
     u8 b[16];
 
-    setup();
+    zydis_setup();
     for (unsigned long i = 0; i < n; i++) {
         random_bytes(b);
         compare(b, random64() % 16 ? 15 : 1 + (unsigned)(random64() % 15), 16u << (random64() % 3));
@@ -342,7 +322,7 @@ static int compare_segments(struct dl_phdr_info *info, size_t size, void *opaque
 
 static void test_loaded_code(void **state)
 {
-    setup();
+    zydis_setup();
     compared = 0;
     dl_iterate_phdr(compare_segments, NULL);
     assert_true(compared > 100000);
