@@ -58,19 +58,6 @@ static int send_absent(struct migrate_source *s, struct err *err)
     return migrate_line_send_bits(&s->line[0], MIGRATE_ABSENT, s->queue.fresh, s->queue.words, err);
 }
 
-static int fail_reason(struct migrate_source *s, struct err *err)
-{
-    int rc = 0;
-
-    pthread_mutex_lock(&s->lock);
-    if (s->cancelled)
-        rc = err_set(err, ECANCELED, "the migration was cancelled");
-    else if (s->failure.code)
-        rc = err_set(err, s->failure.code, "%s", s->failure.msg);
-    pthread_mutex_unlock(&s->lock);
-    return rc;
-}
-
 static u64 restless_limit(const struct migrate_source *s)
 {
     double pages =
@@ -130,7 +117,7 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
         rc = g->save(g->opaque, &sink, err);
     wait_senders(s);
     if (!rc)
-        rc = fail_reason(s, err);
+        rc = migrate_source_check(s, err);
     if (!rc && postcopy)
         rc = send_absent(s, err);
     if (!rc)

@@ -169,7 +169,7 @@ static void list_all(struct migrate_source *s)
     s->total_pages = migrate_queue_left(&s->queue);
 }
 
-static int check(struct migrate_source *s, struct err *err)
+int migrate_source_check(struct migrate_source *s, struct err *err)
 {
     int rc = 0;
 
@@ -189,7 +189,7 @@ static int look(struct migrate_source *s, u64 *written, struct err *err)
 
     if (!rc)
         *written += migrate_queue_written(&s->queue);
-    return rc ? rc : check(s, err);
+    return rc ? rc : migrate_source_check(s, err);
 }
 
 /* Disks go over the first connection while senders are busy with memory; what is left after this round counts as
@@ -324,7 +324,7 @@ static int copy(struct migrate_source *s, bool *ret_postcopy, struct err *err)
     for (unsigned i = 0; !rc && *ret_postcopy && s->disk_left > DISK_STEP && i < DISK_SWEEPS; i++)
         for (u64 due = s->disk_left; !rc && due; due -= MIN(due, DISK_STEP))
             if (!(rc = send_disks(s, DISK_STEP, err)))
-                rc = check(s, err);
+                rc = migrate_source_check(s, err);
     return rc;
 }
 
@@ -418,7 +418,7 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
         set_phase(s, MIGRATE_DONE);
     /* Whatever the lines said when they were cut for it. */
     if (rc && s->cancelled && s->owner == MIGRATE_OURS)
-        rc = check(s, err);
+        rc = migrate_source_check(s, err);
     return rc;
 }
 

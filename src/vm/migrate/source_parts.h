@@ -57,6 +57,8 @@ struct migrate_source {
 s64 migrate_now_ns(void);
 /* Remembers why it failed (the first time), and wakes the director. */
 void migrate_source_fail(struct migrate_source *s, const struct err *err);
+/* 0, or why it cannot go on: cancelled, or a thread's failure. */
+int migrate_source_check(struct migrate_source *s, struct err *err);
 
 /* Senders (sender.c). */
 int migrate_senders_start(struct migrate_source *s, struct err *err);
