@@ -6,41 +6,15 @@
  * Threads: the main one, with all vCPUs stopped.
  */
 #include "board/parts.h"
+#include "device/lapic_regs.h"
 
 #include <errno.h>
 #include <stdlib.h>
 
-/* Registers of a local APIC, offset / 16. SDM 3A, table 10-1. */
-enum {
-    REG_ID = 0x02,
-    REG_VERSION = 0x03,
-    REG_TPR = 0x08,
-    REG_LDR = 0x0d,
-    REG_DFR = 0x0e,
-    REG_SVR = 0x0f,
-    REG_ISR = 0x10,
-    REG_TMR = 0x18,
-    REG_IRR = 0x20,
-    REG_ESR = 0x28,
-    REG_ICR = 0x30,
-    REG_ICR2 = 0x31,
-    REG_LVT = 0x32,
-    REG_COUNT = 0x38,
-    REG_LEFT = 0x39,
-    REG_DIVIDE = 0x3e,
-};
-#define LAPIC_VERSION 0x50014u
+#define VERSION_VALUE 0x50014u
 #define ENTRY_LEVEL BIT(15)
 #define TIMER_MODE(lvt) ((lvt) >> 17 & 3)
 #define DEADLINE_MODE 2
-
-/* The divide configuration register: bits 0, 1 and 3. SDM 3A, figure 10-10. */
-static u32 divisor(u32 divide)
-{
-    u32 shift = ((divide & 3) | (divide >> 1 & 4)) + 1;
-
-    return 1u << (shift & 7);
-}
 
 static void pic_from(struct pic_chip *c, const struct x86_pic *p)
 {
@@ -99,29 +73,29 @@ static void channel_to(struct x86_pit_channel *k, const struct pit_channel *c, s
 
 static void lapic_from(struct lapic_state *s, const struct x86_lapic *l, s64 now_ns)
 {
-    u64 left_ns = (u64)l->reg[REG_LEFT] * divisor(l->reg[REG_DIVIDE]);
-    bool counts =
-        l->reg[REG_LEFT] && l->reg[REG_COUNT] && TIMER_MODE(l->reg[REG_LVT]) != DEADLINE_MODE;
+    u64 left_ns = (u64)l->reg[LAPIC_TIMER_CURRENT] * lapic_divisor(l->reg[LAPIC_TIMER_DIVIDE]);
+    bool counts = l->reg[LAPIC_TIMER_CURRENT] && l->reg[LAPIC_TIMER_COUNT] &&
+                  TIMER_MODE(l->reg[LAPIC_LVT]) != DEADLINE_MODE;
 
     *s = (struct lapic_state){.apic_base = l->apic_base,
-                              .icr = (u64)l->reg[REG_ICR2] << 32 | l->reg[REG_ICR],
+                              .icr = (u64)l->reg[LAPIC_ICR_HIGH] << 32 | l->reg[LAPIC_ICR],
                               .saved_ns = now_ns,
                               .tsc_deadline = l->tsc_deadline,
                               .timer_ns = counts ? now_ns + (s64)left_ns : TIMER_NEVER,
-                              .tpr = l->reg[REG_TPR] & 0xff,
-                              .ldr = l->reg[REG_LDR],
-                              .dfr = l->reg[REG_DFR],
-                              .svr = l->reg[REG_SVR],
-                              .esr = l->reg[REG_ESR],
-                              .timer_count = l->reg[REG_COUNT],
-                              .timer_divide = l->reg[REG_DIVIDE] & 0xb,
+                              .tpr = l->reg[LAPIC_TPR] & 0xff,
+                              .ldr = l->reg[LAPIC_LDR],
+                              .dfr = l->reg[LAPIC_DFR],
+                              .svr = l->reg[LAPIC_SVR],
+                              .esr = l->reg[LAPIC_ESR],
+                              .timer_count = l->reg[LAPIC_TIMER_COUNT],
+                              .timer_divide = l->reg[LAPIC_TIMER_DIVIDE] & 0xb,
                               .sipi = -1};
     for (unsigned i = 0; i < LAPIC_LVTS; i++)
-        s->lvt[i] = l->reg[REG_LVT + i];
+        s->lvt[i] = l->reg[LAPIC_LVT + i];
     for (unsigned i = 0; i < 8; i++) {
-        s->isr[i] = l->reg[REG_ISR + i];
-        s->tmr[i] = l->reg[REG_TMR + i];
-        s->irr[i] = l->reg[REG_IRR + i];
+        s->isr[i] = l->reg[LAPIC_ISR + i];
+        s->tmr[i] = l->reg[LAPIC_TMR + i];
+        s->irr[i] = l->reg[LAPIC_IRR + i];
     }
 }
 
@@ -130,26 +104,27 @@ static void lapic_to(struct x86_lapic *l, const struct lapic_state *s, unsigned 
     s64 left_ns = s->timer_ns == TIMER_NEVER ? 0 : MAX(s->timer_ns - s->saved_ns, 1);
 
     *l = (struct x86_lapic){.apic_base = s->apic_base, .tsc_deadline = s->tsc_deadline};
-    l->reg[REG_ID] = cpu << 24;
-    l->reg[REG_VERSION] = LAPIC_VERSION;
-    l->reg[REG_TPR] = s->tpr;
-    l->reg[REG_LDR] = s->ldr;
-    l->reg[REG_DFR] = s->dfr;
-    l->reg[REG_SVR] = s->svr;
-    l->reg[REG_ESR] = s->esr;
-    l->reg[REG_ICR] = (u32)s->icr;
-    l->reg[REG_ICR2] = (u32)(s->icr >> 32);
-    l->reg[REG_COUNT] = s->timer_count;
-    l->reg[REG_DIVIDE] = s->timer_divide;
-    l->reg[REG_LEFT] =
-        left_ns ? (u32)MIN(MAX((u64)left_ns / divisor(s->timer_divide), 1), (u64)s->timer_count)
-                : 0;
+    l->reg[LAPIC_ID] = cpu << 24;
+    l->reg[LAPIC_VERSION] = VERSION_VALUE;
+    l->reg[LAPIC_TPR] = s->tpr;
+    l->reg[LAPIC_LDR] = s->ldr;
+    l->reg[LAPIC_DFR] = s->dfr;
+    l->reg[LAPIC_SVR] = s->svr;
+    l->reg[LAPIC_ESR] = s->esr;
+    l->reg[LAPIC_ICR] = (u32)s->icr;
+    l->reg[LAPIC_ICR_HIGH] = (u32)(s->icr >> 32);
+    l->reg[LAPIC_TIMER_COUNT] = s->timer_count;
+    l->reg[LAPIC_TIMER_DIVIDE] = s->timer_divide;
+    l->reg[LAPIC_TIMER_CURRENT] =
+        left_ns
+            ? (u32)MIN(MAX((u64)left_ns / lapic_divisor(s->timer_divide), 1), (u64)s->timer_count)
+            : 0;
     for (unsigned i = 0; i < LAPIC_LVTS; i++)
-        l->reg[REG_LVT + i] = s->lvt[i];
+        l->reg[LAPIC_LVT + i] = s->lvt[i];
     for (unsigned i = 0; i < 8; i++) {
-        l->reg[REG_ISR + i] = s->isr[i];
-        l->reg[REG_TMR + i] = s->tmr[i];
-        l->reg[REG_IRR + i] = s->irr[i];
+        l->reg[LAPIC_ISR + i] = s->isr[i];
+        l->reg[LAPIC_TMR + i] = s->tmr[i];
+        l->reg[LAPIC_IRR + i] = s->irr[i];
     }
 }
 

@@ -8,31 +8,7 @@
  * Thread: the vCPU's own.
  */
 #include "device/lapic_parts.h"
-
-enum {
-    REG_ID = 0x02,
-    REG_VERSION = 0x03,
-    REG_TPR = 0x08,
-    REG_APR = 0x09,
-    REG_PPR = 0x0a,
-    REG_EOI = 0x0b,
-    REG_RRD = 0x0c,
-    REG_LDR = 0x0d,
-    REG_DFR = 0x0e,
-    REG_SVR = 0x0f,
-    REG_ISR = 0x10,
-    REG_TMR = 0x18,
-    REG_IRR = 0x20,
-    REG_ESR = 0x28,
-    REG_ICR = 0x30,
-    REG_ICR_HIGH = 0x31,
-    REG_LVT = 0x32,
-    REG_LVT_LAST = REG_LVT + LAPIC_LVTS - 1,
-    REG_TIMER_COUNT = 0x38,
-    REG_TIMER_CURRENT = 0x39,
-    REG_TIMER_DIVIDE = 0x3e,
-    REG_SELF_IPI = 0x3f,
-};
+#include "device/lapic_regs.h"
 
 /* Version 0x14, LVT_ERROR is the last entry, EOI broadcast can be suppressed (10.4.8) */
 #define VERSION_VALUE (0x14u | (LAPIC_LVTS - 1) << 16 | 1u << 24)
@@ -52,7 +28,7 @@ static const u32 lvt_writable[LAPIC_LVTS] = {
 /* The set of vectors that one of the 24 registers from ISR to IRR shows a part of. */
 static const u32 *vectors(const struct lapic_state *s, unsigned index)
 {
-    return index < REG_TMR ? s->isr : index < REG_IRR ? s->tmr : s->irr;
+    return index < LAPIC_TMR ? s->isr : index < LAPIC_IRR ? s->tmr : s->irr;
 }
 
 static bool read_locked(struct lapic *l, unsigned index, u64 *ret)
@@ -60,55 +36,55 @@ static bool read_locked(struct lapic *l, unsigned index, u64 *ret)
     const struct lapic_state *s = &l->s;
 
     switch (index) {
-    case REG_ID:
+    case LAPIC_ID:
         *ret = lapic_x2(l) ? l->cpu : l->cpu << 24;
         return true;
-    case REG_VERSION:
+    case LAPIC_VERSION:
         *ret = VERSION_VALUE;
         return true;
-    case REG_TPR:
+    case LAPIC_TPR:
         *ret = s->tpr;
         return true;
-    case REG_PPR:
+    case LAPIC_PPR:
         *ret = lapic_ppr(l);
         return true;
-    case REG_LDR:
+    case LAPIC_LDR:
         *ret = lapic_ldr(l);
         return true;
-    case REG_DFR:
+    case LAPIC_DFR:
         *ret = s->dfr;
         return true;
-    case REG_SVR:
+    case LAPIC_SVR:
         *ret = s->svr;
         return true;
-    case REG_ISR ... REG_IRR + 7:
+    case LAPIC_ISR ... LAPIC_IRR + 7:
         *ret = vectors(s, index)[index & 7];
         return true;
-    case REG_ESR:
+    case LAPIC_ESR:
         *ret = s->esr;
         return true;
-    case REG_ICR:
+    case LAPIC_ICR:
         *ret = lapic_x2(l) ? s->icr : (u32)s->icr;
         return true;
-    case REG_ICR_HIGH:
+    case LAPIC_ICR_HIGH:
         *ret = s->icr >> 32;
         return true;
-    case REG_LVT ... REG_LVT_LAST:
-        *ret = s->lvt[index - REG_LVT];
+    case LAPIC_LVT ... LAPIC_LVT_LAST:
+        *ret = s->lvt[index - LAPIC_LVT];
         return true;
-    case REG_TIMER_COUNT:
+    case LAPIC_TIMER_COUNT:
         *ret = s->timer_count;
         return true;
-    case REG_TIMER_CURRENT:
+    case LAPIC_TIMER_CURRENT:
         *ret = lapic_timer_current_locked(l);
         return true;
-    case REG_TIMER_DIVIDE:
+    case LAPIC_TIMER_DIVIDE:
         *ret = s->timer_divide;
         return true;
-    case REG_APR:
-    case REG_RRD:
-    case REG_EOI:
-    case REG_SELF_IPI:
+    case LAPIC_APR:
+    case LAPIC_RRD:
+    case LAPIC_EOI:
+    case LAPIC_SELF_IPI:
         *ret = 0;
         return true;
     }
@@ -152,37 +128,37 @@ static bool write_locked(struct lapic *l, unsigned index, u32 value)
     u32 old;
 
     switch (index) {
-    case REG_TPR:
+    case LAPIC_TPR:
         l->s.tpr = value & 0xff;
         return true;
-    case REG_LDR:
+    case LAPIC_LDR:
         l->s.ldr = value & 0xff000000;
         return true;
-    case REG_DFR:
+    case LAPIC_DFR:
         l->s.dfr = value | 0x0fffffff;
         return true;
-    case REG_SVR:
+    case LAPIC_SVR:
         lapic_write_svr_locked(l, value);
         return true;
-    case REG_ESR:
+    case LAPIC_ESR:
         write_esr_locked(l);
         return true;
-    case REG_ICR_HIGH:
+    case LAPIC_ICR_HIGH:
         l->s.icr = (u64)(value & 0xff000000) << 32 | (u32)l->s.icr;
         return true;
-    case REG_LVT ... REG_LVT_LAST:
-        write_lvt_locked(l, index - REG_LVT, value);
+    case LAPIC_LVT ... LAPIC_LVT_LAST:
+        write_lvt_locked(l, index - LAPIC_LVT, value);
         return true;
-    case REG_TIMER_COUNT:
+    case LAPIC_TIMER_COUNT:
         l->s.timer_count = value;
         lapic_timer_start_locked(l);
         return true;
-    case REG_TIMER_DIVIDE:
+    case LAPIC_TIMER_DIVIDE:
         old = l->s.timer_divide;
         l->s.timer_divide = value & 0xb;
         lapic_timer_divide_locked(l, old);
         return true;
-    case REG_ID: /* fixed here; writes are ignored as on processors where it is read-only */
+    case LAPIC_ID: /* fixed here; writes are ignored as on processors where it is read-only */
         return true;
     }
     return false;
@@ -209,14 +185,14 @@ bool lapic_reg_write(struct lapic *l, unsigned index, u64 value)
     bool known, kick;
 
     switch (index) { /* those that reach beyond this local APIC take no lock here */
-    case REG_EOI:
+    case LAPIC_EOI:
         eoi(l);
         return true;
-    case REG_ICR:
+    case LAPIC_ICR:
         lapic_send_icr(l, lapic_x2(l) ? value : (l->s.icr & 0xffffffff00000000ull) | (u32)value);
         return true;
     }
-    if (index == REG_SELF_IPI && lapic_x2(l)) {
+    if (index == LAPIC_SELF_IPI && lapic_x2(l)) {
         lapic_send_self(l, (u8)value);
         return true;
     }
@@ -258,29 +234,29 @@ static bool write_base(struct lapic *l, u64 value)
 
 static bool msr_readable(unsigned index)
 {
-    return index != REG_APR && index != REG_EOI && index != REG_RRD && index != REG_DFR &&
-           index != REG_ICR_HIGH && index != REG_SELF_IPI;
+    return index != LAPIC_APR && index != LAPIC_EOI && index != LAPIC_RRD && index != LAPIC_DFR &&
+           index != LAPIC_ICR_HIGH && index != LAPIC_SELF_IPI;
 }
 
 /* Table 10-6: what may be written, and with which bits. */
 static bool msr_writable(unsigned index, u64 value)
 {
     switch (index) {
-    case REG_EOI:
-    case REG_ESR:
+    case LAPIC_EOI:
+    case LAPIC_ESR:
         return value == 0;
-    case REG_TPR:
-    case REG_SELF_IPI:
+    case LAPIC_TPR:
+    case LAPIC_SELF_IPI:
         return value <= 0xff;
-    case REG_SVR:
+    case LAPIC_SVR:
         return !(value & ~0x11ffull);
-    case REG_ICR:
+    case LAPIC_ICR:
         return !(value & 0xfff32000ull);
-    case REG_LVT ... REG_LVT_LAST:
-        return !(value & ~(u64)(lvt_writable[index - REG_LVT] | 0x5000));
-    case REG_TIMER_COUNT:
+    case LAPIC_LVT ... LAPIC_LVT_LAST:
+        return !(value & ~(u64)(lvt_writable[index - LAPIC_LVT] | 0x5000));
+    case LAPIC_TIMER_COUNT:
         return value <= 0xffffffff;
-    case REG_TIMER_DIVIDE:
+    case LAPIC_TIMER_DIVIDE:
         return !(value & ~0xbull);
     }
     return false;

@@ -8,6 +8,7 @@
  * another.
  */
 #include "device/lapic_parts.h"
+#include "device/lapic_regs.h"
 #include "device/trace.h"
 #include <x86intrin.h>
 
@@ -19,17 +20,9 @@ static enum lapic_timer_mode timer_mode(u32 lvt)
     return (enum lapic_timer_mode)(lvt >> LVT_TIMER_SHIFT & LVT_TIMER_MASK);
 }
 
-static u64 divisor(u32 reg)
-{
-    /* 10.5.4, divide configuration: bits 0, 1 and 3 make n, the divisor is 2^(n+1), 7 means 1 */
-    unsigned n = (reg & 3) | (reg & 8) >> 1;
-
-    return 1ull << ((n + 1) & 7);
-}
-
 static s64 period_ns(const struct lapic *l)
 {
-    return (s64)(l->s.timer_count * divisor(l->s.timer_divide));
+    return (s64)(l->s.timer_count * lapic_divisor(l->s.timer_divide));
 }
 
 static u64 guest_tsc(const struct lapic *l)
@@ -69,7 +62,8 @@ static void arm(struct lapic *l, s64 deadline_ns)
         timer_cancel(&l->timer);
     else
         timer_arm(&l->timer, deadline_ns);
-    trace_device_lapic_timer(l->cpu, deadline_ns == TIMER_NEVER ? -1 : deadline_ns - timerq_now(l->timer.q));
+    trace_device_lapic_timer(
+        l->cpu, deadline_ns == TIMER_NEVER ? -1 : deadline_ns - timerq_now(l->timer.q));
 }
 
 static s64 now_ns(struct lapic *l)
@@ -106,11 +100,12 @@ void lapic_timer_divide_locked(struct lapic *l, u32 old_divide)
 {
     s64 left;
 
-    if (l->s.timer_ns == TIMER_NEVER || divisor(l->s.timer_divide) == divisor(old_divide))
+    if (l->s.timer_ns == TIMER_NEVER ||
+        lapic_divisor(l->s.timer_divide) == lapic_divisor(old_divide))
         return;
     /* the count goes on from where it is, at the new speed */
-    left = MAX(l->s.timer_ns - now_ns(l), 0) / (s64)divisor(old_divide);
-    l->s.timer_ns = now_ns(l) + left * (s64)divisor(l->s.timer_divide);
+    left = MAX(l->s.timer_ns - now_ns(l), 0) / (s64)lapic_divisor(old_divide);
+    l->s.timer_ns = now_ns(l) + left * (s64)lapic_divisor(l->s.timer_divide);
     arm(l, l->s.timer_ns);
 }
 
@@ -126,7 +121,7 @@ u32 lapic_timer_current_locked(struct lapic *l)
             return 0;
         left = period_ns(l) - (-left) % period_ns(l);
     }
-    return (u32)((u64)left / divisor(l->s.timer_divide));
+    return (u32)((u64)left / lapic_divisor(l->s.timer_divide));
 }
 
 void lapic_timer_deadline_locked(struct lapic *l, u64 tsc)
