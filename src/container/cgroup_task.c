@@ -76,7 +76,8 @@ static int collect(struct pid_list *list, const char *path, int depth)
     DIR *dir;
     int rc;
 
-    snprintf(sub, sizeof(sub), "%s/cgroup.procs", path);
+    if ((size_t)snprintf(sub, sizeof(sub), "%s/cgroup.procs", path) >= sizeof(sub))
+        return -ENAMETOOLONG;
     fd = open(sub, O_RDONLY | O_CLOEXEC);
     rc = fd < 0 ? -errno : file_read_all(fd, JSON_MAX_BYTES, &text, &len);
     /* A threaded v2 group cannot be listed this way; its root, above, lists its processes. */
@@ -88,8 +89,10 @@ static int collect(struct pid_list *list, const char *path, int depth)
     while (dir && rc == 0 && (e = readdir(dir))) {
         if (e->d_type != DT_DIR || e->d_name[0] == '.')
             continue;
-        snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name);
-        rc = collect(list, sub, depth + 1);
+        if ((size_t)snprintf(sub, sizeof(sub), "%s/%s", path, e->d_name) < sizeof(sub))
+            rc = collect(list, sub, depth + 1);
+        else
+            rc = -ENAMETOOLONG;
         if (rc == -ENOENT) /* removed meanwhile */
             rc = 0;
     }

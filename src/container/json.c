@@ -100,6 +100,7 @@ static int of_type(json_t *obj, const char *key, enum json_type type, json_t **r
 {
     json_t *member;
 
+    *ret = NULL;
     if (obj && !json_object_is_type(obj, json_type_object))
         return err_set(err, EINVAL, "an object is needed where %s is looked for", key);
     member = json_get(obj, key);
