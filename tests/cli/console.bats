@@ -7,7 +7,6 @@ load guests
 says() {
     local text=$1
     shift
-    command -v python3 >/dev/null || skip "python3 is not installed"
     run timeout 60 python3 "$BATS_TEST_DIRNAME/attach.py" "$text" "$TRAPEZE" attach "$@"
     echo "$output"
     [ "$status" -eq 0 ]
@@ -42,7 +41,6 @@ another" ]
 }
 
 @test "attach on a terminal: Ctrl-A D detaches, the terminal is restored, the guest runs on" {
-    command -v python3 >/dev/null || skip "python3 is not installed"
     guest e --name echo
     run timeout 60 python3 "$BATS_TEST_DIRNAME/attach.py" --terminal 'ab\x01\x01c' "$TRAPEZE" attach echo
     echo "$output"
@@ -64,7 +62,6 @@ size_of() {
 }
 
 @test "attach: the guest's console has the terminal's size, and follows it" {
-    command -v python3 >/dev/null || skip "python3 is not installed"
     guest e --name sized --console log --serial null
     mkfifo "$BATS_TEST_TMPDIR/sizes"
     timeout 120 python3 "$BATS_TEST_DIRNAME/attach.py" --sizes "$TRAPEZE" attach sized <"$BATS_TEST_TMPDIR/sizes" &
@@ -89,7 +86,6 @@ size_of() {
 }
 
 @test "a caller that never reads its console holds nobody up" {
-    command -v python3 >/dev/null || skip "python3 is not installed"
     guest e --name echo
     python3 - "$TRAPEZE_ROOT/run/$ID.sock" <<'PYTHON'
 import os, socket, sys

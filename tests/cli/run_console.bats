@@ -24,7 +24,6 @@ load machine
 }
 
 @test "--serial unix: one connection after the other" {
-    command -v python3 >/dev/null || skip "python3 is not installed"
     start e --serial "unix:$BATS_TEST_TMPDIR/socket"
     for word in first second; do
         run timeout 30 python3 - "$BATS_TEST_TMPDIR/socket" "$word" <<'PYTHON'
@@ -47,7 +46,6 @@ PYTHON
 # on_terminal INPUT ARGUMENT...: runs the machine on a terminal of its own, types INPUT once the guest runs, and leaves
 # the terminal's modes before and after in before, raw and after.
 on_terminal() {
-    command -v python3 >/dev/null || skip "python3 is not installed"
     run timeout 60 python3 "$BATS_TEST_DIRNAME/terminal.py" "$@" 7<&-
     echo "status $status; $output"
 }
