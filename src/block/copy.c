@@ -2,6 +2,9 @@
  * Copying images. The disk is cut into pieces that start at multiples of CHUNK_BYTES, which are multiples of every
  * cluster size: no two threads ever write to one cluster. A thread takes the next piece that is not known to be zeros.
  *
+ * Threads take turns at writing, and read and look for zeros side by side: the kernel lets one write at a time into a file
+ * anyway, and whoever waits for that there spins on its processor instead of leaving it to the one that works.
+ *
  * Bytes are shared with the source (FICLONERANGE) where the file system can; else they are read, looked at for zeros,
  * and written.
  */
@@ -14,7 +17,7 @@
 #include <sys/ioctl.h>
 
 #define CHUNK_BYTES (2 * MiB)
-#define BUFFER_BYTES (256 * KiB) /* stays in the processor's cache between read and write */
+#define BUFFER_BYTES CHUNK_BYTES /* one turn for a piece: to take turns more often costs more than the cache gains */
 #define ZERO_BYTES (4 * KiB)     /* smaller runs of zeros are not worth a hole */
 #define THREADS_MAX 4
 #define CLONE_ALIGN (4 * KiB)
@@ -23,6 +26,7 @@ struct copier {
     const struct block_copy *c;
     u64 size, unit;       /* unit: zeros are looked for in steps of it */
     atomic_bool no_clone; /* the file system cannot */
+    pthread_mutex_t turn; /* held to write data */
     pthread_mutex_t lock; /* protects all below */
     u64 next, data_end;   /* the next piece; up to data_end nothing may be skipped */
     int rc;
@@ -74,6 +78,16 @@ static int put_zeros(struct copier *k, u64 offset, u64 len, struct err *err)
     return k->c->to_is_zero ? 0 : block_image_zero(k->c->to, offset, len, true, err);
 }
 
+static int put_data(struct copier *k, const u8 *buf, u64 len, u64 offset, struct err *err)
+{
+    int rc;
+
+    pthread_mutex_lock(&k->turn);
+    rc = block_image_write(k->c->to, buf, len, offset, err);
+    pthread_mutex_unlock(&k->turn);
+    return rc;
+}
+
 /* Writes runs that are not zeros. */
 static int put_bytes(struct copier *k, const u8 *buf, u64 len, u64 offset, struct err *err)
 {
@@ -87,7 +101,7 @@ static int put_bytes(struct copier *k, const u8 *buf, u64 len, u64 offset, struc
             if (block_is_zero(buf + at, MIN(k->unit, len - at)) != zero)
                 break;
         rc = zero ? put_zeros(k, offset + start, at - start, err)
-                  : block_image_write(k->c->to, buf + start, at - start, offset + start, err);
+                  : put_data(k, buf + start, at - start, offset + start, err);
         start = at;
     }
     return rc;
@@ -237,6 +251,7 @@ int block_copy(const struct block_copy *c, struct err *err)
     pthread_t thread[THREADS_MAX];
 
     k.unit = MAX((u64)MIN(c->to->fmt->cluster_bytes, BUFFER_BYTES), ZERO_BYTES);
+    pthread_mutex_init(&k.turn, NULL);
     pthread_mutex_init(&k.lock, NULL);
     while (started < more && pthread_create(&thread[started], NULL, copier_run, &k) == 0)
         started++;
@@ -244,6 +259,7 @@ int block_copy(const struct block_copy *c, struct err *err)
     for (unsigned i = 0; i < started; i++)
         pthread_join(thread[i], NULL);
     pthread_mutex_destroy(&k.lock);
+    pthread_mutex_destroy(&k.turn);
     if (k.rc && err)
         *err = k.err;
     return k.rc;
