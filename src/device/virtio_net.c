@@ -253,11 +253,13 @@ static bool net_receive(void *opaque, const struct net_offload *o, const struct 
     make_header(o, hdr);
     pthread_mutex_lock(&q->lock);
     if (!virtq_ready(q)) {
-        bool paused = q->paused;
+        /* No driver: a cable that is not plugged in. So it is while a machine's state is still to come: what a network
+         * says meanwhile is not for later. */
+        bool keep = q->paused && atomic_load(&q->live);
 
-        n->starved = paused; /* net_refilled() follows when the machine goes on */
+        n->starved = keep; /* net_refilled() follows when the machine goes on */
         pthread_mutex_unlock(&q->lock);
-        return !paused; /* no driver: a cable that is not plugged in */
+        return !keep;
     }
     do {
         chains = put_frame(n, q, hdr, iov, niov, len);
@@ -345,10 +347,36 @@ static s64 net_chain(struct virtio *v, struct virtq *q, struct virtq_chain *c)
     return q->index == QUEUE_CTRL ? net_control(n, c) : net_tx(n, c);
 }
 
+/* Tells switches where the guest is: a RARP request from its address (RFC 903), which every switch learns from. */
+static void send_rarp(struct net *n)
+{
+    static const u8 rarp[] = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
+    struct net_offload none = {0};
+    u8 frame[60], mac[6];
+    struct iovec iov = {frame, sizeof(frame)};
+    u64 address = atomic_load(&n->mac);
+
+    store32(mac, (u32)address);
+    store16(mac + 4, (u16)(address >> 32));
+    memset(frame, 0, sizeof(frame));
+    memset(frame, 0xff, 6);
+    memcpy(frame + 6, mac, 6);
+    memcpy(frame + 12, rarp, sizeof(rarp));
+    memcpy(frame + 22, mac, 6);
+    memcpy(frame + 32, mac, 6);
+    net_send(n->port, &none, &iov, 1, sizeof(frame));
+}
+
 void virtio_net_announce(struct virtio *v)
 {
     struct net *n = CONTAINER_OF(v, struct net, v);
+    struct virtq *tx = &v->queue[QUEUE_TX];
 
+    /* Who sends just now tells switches by that; and it may wait for a page of memory. */
+    if (!pthread_mutex_trylock(&tx->lock)) {
+        send_rarp(n);
+        pthread_mutex_unlock(&tx->lock);
+    }
     if (!virtio_has(v, F_GUEST_ANNOUNCE))
         return;
     show_announce(n, true);

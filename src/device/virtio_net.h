@@ -12,7 +12,7 @@ struct virtio_net_options {
 
 extern const struct virtio_type virtio_net_type;
 
-/* Asks the guest to tell its network where it is now (5.1.5.5), after it has moved. */
+/* After the guest has moved: tells its network where it is now, and asks the guest to do so (5.1.6.5.4). Main loop. */
 void virtio_net_announce(struct virtio *v);
 
 #endif

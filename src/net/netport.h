@@ -41,6 +41,12 @@ struct netport_ops {
     /* After receive() returned false: there is room again. Any thread, the device's receive lock
      * may be held. */
     void (*resume)(struct netport *p);
+    /* The next frame that has come and that the device has not taken, for a device that is quiet and
+     * will not go on here. Its bytes; 0: none just now. Main loop. NULL: nothing waits in such a port. */
+    size_t (*take)(struct netport *p, struct net_offload *ret_o, u8 *frame, size_t size);
+    /* A frame that came for this device elsewhere: it goes in before those that come here. Main loop.
+     * NULL: there are none. */
+    void (*give)(struct netport *p, const struct net_offload *o, const u8 *frame, size_t len);
     void (*close)(struct netport *p);
 };
 
