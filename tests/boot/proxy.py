@@ -2,8 +2,8 @@
 """Stands between two ends of a migration over plain TCP, and pulls the cable at a message of choice.
 
 usage: proxy.py LISTEN-PORT HOST PORT HOW TYPE [COUNT]. HOW: `rst` ends all connections at once, `silence` carries nothing any more,
-`pass` never acts. It acts when the COUNT-th message of that TYPE (a name, see src/vm/migrate/wire.h, or `any`) would be carried, and
-carries none of it. Connections made afterwards are carried as if nothing had been, except after `silence`. Prints "cut" then.
+`hold` waits with that message until there is a line on standard input, `pass` never acts. It acts when the COUNT-th message of that TYPE (a name, see src/vm/migrate/wire.h, or `any`) would be carried, and
+carries none of it (`hold`: not yet). Connections made afterwards are carried as if nothing had been, except after `silence`. Prints "cut" then.
 """
 import select
 import socket
@@ -11,7 +11,7 @@ import struct
 import sys
 
 NAMES = ('- HELLO JOIN QUERY PAGES BLOCKS FENCE STATE ABSENT GO CANCEL FIT FENCED READY RUNNING NEED COMPLETE FAILED ANSWER LACK '
-         'BYE').split()
+         'BYE FRAMES').split()
 HEAD = 16
 
 
@@ -63,8 +63,12 @@ class Proxy:
         self.halves[near], self.halves[far] = Half(near, far), Half(far, near)
 
     def act(self):
+        """True: nothing more is carried."""
         print('cut', flush=True)
         self.acted = True
+        if self.how == 'hold':
+            sys.stdin.readline()
+            return False
         if self.how == 'silence':
             self.dead.update(self.halves)
         for s in self.halves:
@@ -72,6 +76,7 @@ class Proxy:
                 s.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack('ii', 1, 0))
                 s.close()
         self.halves = {}
+        return True
 
     def carry(self, half):
         try:
@@ -79,8 +84,8 @@ class Proxy:
             for part, kind in half.types(data):
                 if kind and not self.acted and self.kind in (kind, 'any') and self.how != 'pass':
                     self.count -= 1
-                    if not self.count:
-                        return self.act()
+                    if not self.count and self.act():
+                        return None
                 half.target.sendall(part)
         except OSError:
             data = b''

@@ -1,6 +1,7 @@
 /* Any bytes as one direction of a migration: the first byte says which side reads them. */
 #include "fuzz.h"
 
+#include "vm/migrate/frames.h"
 #include "vm/migrate/page.h"
 
 #include <stdlib.h>
@@ -15,6 +16,17 @@ struct reader {
     u8 *ram;
 };
 
+/* What is handed out is read to its end: a sanitizer knows whether it is all there. */
+static void take_frames(const u8 *body, u32 len)
+{
+    struct migrate_frame f;
+    static volatile u8 sum;
+
+    while (migrate_frame_next(&body, &len, &f, NULL) > 0)
+        for (u32 i = 0; i < f.len; i++)
+            sum ^= f.bytes[i];
+}
+
 static void take(struct reader *r, const struct migrate_head *head, const u8 *body)
 {
     struct migrate_hello hello;
@@ -22,6 +34,8 @@ static void take(struct reader *r, const struct migrate_head *head, const u8 *bo
 
     if (head->type == MIGRATE_PAGES)
         migrate_decoder_apply(&r->decoder, &r->memory, head->flags, body, head->len, NULL);
+    if (head->type == MIGRATE_FRAMES)
+        take_frames(body, head->len);
     if (head->type == MIGRATE_HELLO && !migrate_hello_get(body, head->len, &hello, &config, NULL) &&
         hello.config_bytes > head->len)
         abort();

@@ -16,6 +16,7 @@ static void move_by(unsigned lines, unsigned writes, bool zstd, bool cache, bool
     assert_int_equal(run_move(m, &err), 0);
     assert_moved(m);
     assert_int_equal(m->word.settled, 1);
+    assert_int_equal(m->there.frames, 3); /* what came for it meanwhile is there, too */
     migrate_source_progress(m->source, &progress);
     assert_int_equal(progress.phase, MIGRATE_DONE);
     assert_int_equal(progress.left_pages, 0);

@@ -8,6 +8,7 @@
 #include "unit.h"
 
 #include "vm/migrate/destination.h"
+#include "vm/migrate/frames.h"
 #include "vm/migrate/line.h"
 #include "vm/migrate/source.h"
 #include <pthread.h>
@@ -32,7 +33,8 @@ struct toy {
     pthread_t reader; /* destination in post-copy: touches all pages */
     bool reading;
     unsigned throttled;
-    bool claimed; /* destination: has what both sides share */
+    bool claimed;    /* destination: has what both sides share */
+    unsigned frames; /* source: that still come; destination: that came */
 };
 
 static u64 random_at = 1;
@@ -209,6 +211,31 @@ static void toy_release(void *opaque)
     t->claimed = false;
 }
 
+static u32 toy_frames(void *opaque, u8 *body, u32 size)
+{
+    struct toy *t = opaque;
+    struct migrate_frame f = {.len = 60};
+
+    assert_true(size >= MIGRATE_FRAME_HEAD + NET_FRAME_MAX && !t->running);
+    if (!t->frames)
+        return 0;
+    t->frames--;
+    migrate_frame_put(&f, body);
+    memset(body + MIGRATE_FRAME_HEAD, 1, f.len);
+    return MIGRATE_FRAME_HEAD + f.len;
+}
+
+static int toy_take_frames(void *opaque, const u8 *body, u32 len, struct err *err)
+{
+    struct toy *t = opaque;
+    struct migrate_frame f;
+    int rc;
+
+    while ((rc = migrate_frame_next(&body, &len, &f, err)) > 0)
+        t->frames++;
+    return rc;
+}
+
 static struct migrate_guest guest_of(struct toy *t)
 {
     return (struct migrate_guest){.ram = t->ram,
@@ -229,6 +256,8 @@ static struct migrate_guest guest_of(struct toy *t)
                                   .claim = toy_claim,
                                   .release = toy_release,
                                   .run = toy_run,
+                                  .frames = toy_frames,
+                                  .take_frames = toy_take_frames,
                                   .opaque = t};
 }
 
@@ -308,6 +337,7 @@ static struct move *move_new(unsigned lines, unsigned writes)
     toy_init(&m->here, writes);
     toy_init(&m->there, 0);
     m->here.running = true;
+    m->here.frames = 3;
     for (u64 page = 0; page < PAGES; page += 2)
         for (unsigned i = 0; i < PAGE; i += 8) {
             u64 word = random_word();

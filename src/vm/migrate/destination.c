@@ -232,6 +232,20 @@ static int take_blocks(struct arrival *a, const struct migrate_head *head, struc
     return g->write_blocks(g->opaque, disk, offset, len, data ? body + 24 : NULL, err);
 }
 
+/* They came to the old place, after the machine had left it. */
+static int take_frames(struct migrate_destination *d, const struct migrate_head *head,
+                       const u8 *body, struct err *err)
+{
+    const struct migrate_guest *g = d->guest;
+
+    pthread_mutex_lock(&d->lock);
+    bool go = d->go;
+    pthread_mutex_unlock(&d->lock);
+    if (!go)
+        return err_set(err, EPROTO, "frames of a machine that has not been handed over");
+    return g->take_frames ? g->take_frames(g->opaque, body, head->len, err) : 0;
+}
+
 /* The source's last word: nobody will ask the receiver how it ended. Ends the connection's thread. */
 static int take_end(struct migrate_destination *d, bool bye, struct err *err)
 {
@@ -256,6 +270,8 @@ static int take_control(struct arrival *a, const struct migrate_head *head, stru
         return take_go(d, err);
     if (head->type == MIGRATE_CANCEL || head->type == MIGRATE_BYE)
         return take_end(d, head->type == MIGRATE_BYE, err);
+    if (head->type == MIGRATE_FRAMES)
+        return take_frames(d, head, a->line.body, err);
     if (d->loaded || d->load_due)
         return err_set(err, EPROTO, "message %s after the state", migrate_type_name(head->type));
     if (head->type == MIGRATE_STATE)

@@ -4,7 +4,6 @@
  */
 #include "vm/migrate/parts.h"
 
-#include "device/virtio_net.h"
 #include "vm/state.h"
 #include <errno.h>
 #include <string.h>
@@ -103,8 +102,10 @@ static void resume_work(void *opaque)
     if (w->m->vm->ended)
         return;
     w->rc = lock_disks(w->m->vm, BLOCK_EXCLUSIVE, w->err);
-    if (!w->rc && !w->m->was_paused && w->m->vm->paused)
+    if (!w->rc && !w->m->was_paused && w->m->vm->paused) {
+        vm_migration_announce(w->m); /* the other host may have done so */
         vm_go_on(w->m->vm);
+    }
 }
 
 /* The other host may need a moment to see that it does not get the machine, and to let go of its disks. */
@@ -291,33 +292,11 @@ static void release(void *opaque)
     worker_in_loop(m->worker, release_work, &w);
 }
 
-/* Tells switches where the guest is now: a RARP request from its address (RFC 903), which every switch learns from; the
- * guest itself is asked to tell who it is. Devices are quiet, so nobody else sends. */
-static void announce(struct vm *vm, unsigned index)
-{
-    static const u8 rarp[] = {0x80, 0x35, 0, 1, 8, 0, 6, 4, 0, 3};
-    const u8 *mac = &vm->id.mac[(size_t)index * VM_MAC_BYTES];
-    struct net_offload none = {0};
-    u8 frame[60] = {0};
-    struct iovec iov = {frame, sizeof(frame)};
-
-    memset(frame, 0xff, 6);
-    memcpy(frame + 6, mac, 6);
-    memcpy(frame + 12, rarp, sizeof(rarp));
-    memcpy(frame + 22, mac, 6);
-    memcpy(frame + 32, mac, 6);
-    net_send(vm->net[index], &none, &iov, 1, sizeof(frame));
-    virtio_net_announce(vm->net_device[index]);
-}
-
 static void run_work(void *opaque)
 {
     struct work *w = opaque;
 
-    for (unsigned i = 0; i < VM_NETS; i++)
-        if (w->m->vm->net_device[i] && w->m->vm->net[i])
-            announce(w->m->vm, i);
-
+    vm_migration_announce(w->m);
     if (!w->m->was_paused && !w->m->vm->ended)
         vm_go_on(w->m->vm);
 }
@@ -362,4 +341,5 @@ void vm_migration_guest(struct vm_migration *m)
         .opaque = m,
     };
     timer_init(&m->throttle_tick, loop_timers(m->vm->loop), throttle_fire, m);
+    vm_migration_network_init(m);
 }

@@ -28,6 +28,9 @@ struct migrate_guest {
      * bytes; says how much is left. NULL: none. */
     int (*disks)(void *opaque, struct migrate_line *line, u64 budget, u64 *ret_sent, u64 *ret_left,
                  struct err *err);
+    /* FRAMES (frames.h) that came for the stopped machine since the last call: bytes of body, 0: none.
+     * NULL: its networks have nothing that could go after it. */
+    u32 (*frames)(void *opaque, u8 *body, u32 size);
 
     /* --- destination --- */
     int (*load)(void *opaque, const struct state_source *from, struct err *err);
@@ -42,6 +45,8 @@ struct migrate_guest {
     int (*run)(void *opaque, struct err *err);
     int (*write_blocks)(void *opaque, u32 disk, u64 offset, u64 len, const u8 *bytes,
                         struct err *err); /* bytes NULL: zeros */
+    /* FRAMES that were sent after the machine, once GO has come. Does not wait for the main loop. NULL: dropped. */
+    int (*take_frames)(void *opaque, const u8 *body, u32 len, struct err *err);
     void *opaque;
 };
 

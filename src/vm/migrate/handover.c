@@ -6,6 +6,7 @@
  *   senders: the last pages (post-copy: those that are written all the time); meanwhile its state is saved
  *   ABSENT (post-copy), STATE, FENCE --> READY: the destination could run it now
  *   GO --> RUNNING
+ *   FRAMES: what networks have sent here meanwhile, and still send
  *
  * Invariant: `owner` becomes GIVEN before the first byte of GO is written, so no failure of writing can
  * make us believe that it was not sent.
@@ -13,10 +14,15 @@
 #include "vm/migrate/source_parts.h"
 
 #include <errno.h>
+#include <stdlib.h>
+#include <time.h>
 
 #define READY_NS (20 * NS_PER_S)
 #define RUNNING_NS (10 * NS_PER_S)
 #define STATE_PIECE (256u * KiB)
+#define FRAMES_BYTES (512u * KiB)
+#define QUIET_NS (10 * NS_PER_S / 1000)
+#define FOLLOW_NS (100 * NS_PER_S / 1000)
 #define RESTLESS_MAX 4096 /* pages that a post-copy takes along: what it will touch first */
 
 static int turn(struct migrate_source *s, enum migrate_event event, struct err *err)
@@ -66,14 +72,17 @@ static u64 restless_limit(const struct migrate_source *s)
     return MAX((u64)64, MIN((u64)pages, (u64)RESTLESS_MAX));
 }
 
-static void part_ends(struct migrate_source *s, enum migrate_part part)
+static void part_ends_at(struct migrate_source *s, enum migrate_part part, s64 now_ns)
 {
-    s64 now_ns = migrate_now_ns();
-
     pthread_mutex_lock(&s->lock);
     s->part_ns[part] = now_ns - s->part_since_ns;
     s->part_since_ns = now_ns;
     pthread_mutex_unlock(&s->lock);
+}
+
+static void part_ends(struct migrate_source *s, enum migrate_part part)
+{
+    part_ends_at(s, part, migrate_now_ns());
 }
 
 /* Until all is sent that the senders have. A line that carries nothing at all meanwhile is as good as broken. */
@@ -132,15 +141,46 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
     return rc;
 }
 
+/* Sends what came for the guest since it stopped; false: nothing did. Nobody misses what a broken line swallows: networks
+ * lose frames. */
+static bool send_frames(struct migrate_source *s)
+{
+    const struct migrate_guest *g = s->guest;
+    u32 len = s->frames ? g->frames(g->opaque, s->frames, FRAMES_BYTES) : 0;
+
+    if (len)
+        migrate_line_say(&s->line[0], MIGRATE_FRAMES, 0, s->frames, len, NULL);
+    return len;
+}
+
+/* Until switches have learned where the guest is, and what was under way has come. */
+static void follow_frames(struct migrate_source *s)
+{
+    struct timespec pause = {.tv_nsec = QUIET_NS / 5};
+    s64 since_ns = migrate_now_ns(), quiet_ns = since_ns, now_ns = since_ns;
+
+    while (s->frames && now_ns - quiet_ns < QUIET_NS && now_ns - since_ns < FOLLOW_NS) {
+        bool came = send_frames(s);
+
+        nanosleep(&pause, NULL);
+        now_ns = migrate_now_ns();
+        quiet_ns = came ? now_ns : quiet_ns;
+    }
+    free(s->frames);
+    s->frames = NULL;
+}
+
 /* After GO. */
 static int wait_running(struct migrate_source *s, struct err *err)
 {
     int rc = migrate_line_say(&s->line[0], MIGRATE_GO, 0, NULL, 0, err);
 
     if (!rc)
+        send_frames(s);
+    if (!rc)
         rc = migrate_listen_wait(s, &s->running, RUNNING_NS, "the machine runs", err);
     if (!rc) {
-        part_ends(s, MIGRATE_STARTING);
+        part_ends_at(s, MIGRATE_STARTING, s->running_ns);
         pthread_mutex_lock(&s->lock);
         s->downtime_ns = s->part_since_ns - s->stop_ns;
         pthread_mutex_unlock(&s->lock);
@@ -161,6 +201,7 @@ int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err)
     const struct migrate_guest *g = s->guest;
     int rc;
 
+    s->frames = g->frames ? malloc(FRAMES_BYTES) : NULL; /* none: they are lost */
     pthread_mutex_lock(&s->lock);
     s->phase = MIGRATE_HANDOVER;
     s->stop_ns = s->part_since_ns = migrate_now_ns();
@@ -199,6 +240,7 @@ int migrate_serve(struct migrate_source *s, struct err *err)
     migrate_pace_set(&s->pace, s->options.bytes_per_s);
     migrate_queue_begin(&s->queue, MIGRATE_PASS_ALL, 0);
     migrate_senders_go(s);
+    follow_frames(s);
     int rc = migrate_listen_wait(s, &s->complete, 0, "it has all pages", err);
     if (rc && !owes)
         *err = ERR_INIT; /* only the destination's word for it is missing */

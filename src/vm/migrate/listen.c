@@ -105,6 +105,7 @@ static int take(struct migrate_source *s, struct migrate_encoder *e,
         say(s, &s->ready);
         break;
     case MIGRATE_RUNNING:
+        s->running_ns = migrate_now_ns(); /* before it is seen that it does */
         say(s, &s->running);
         break;
     case MIGRATE_COMPLETE:
@@ -135,6 +136,7 @@ static int take(struct migrate_source *s, struct migrate_encoder *e,
     case MIGRATE_GO:
     case MIGRATE_CANCEL:
     case MIGRATE_BYE:
+    case MIGRATE_FRAMES:
     case MIGRATE_TYPES:
         return err_set(err, EPROTO, "message %s is out of place", migrate_type_name(head->type));
     }

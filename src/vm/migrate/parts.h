@@ -34,6 +34,14 @@ struct vm_migration {
     struct migrate_doorman *doorman;
     pthread_mutex_t again_lock; /* new lines come through the main loop or the doorman */
 
+    /* network.c */
+    struct timer announce_tick;
+    unsigned announced; /* rounds */
+    pthread_mutex_t
+        arrived_lock; /* of frames from the source that are on their way to the main loop */
+    struct arrived *arrived, **arrived_last;
+    size_t arrived_bytes;
+
     struct timer throttle_tick;
     unsigned throttle; /* percent */
     bool throttled;    /* vCPUs stand still just now */
@@ -41,6 +49,11 @@ struct vm_migration {
 
 /* The machine's side for both ends (guest.c). */
 void vm_migration_guest(struct vm_migration *m);
+/* The machine's networks (network.c): their part of m->guest. */
+void vm_migration_network_init(struct vm_migration *m);
+void vm_migration_network_fini(struct vm_migration *m);
+/* Tells networks where the machine is now: at once, and a few times later. Main loop. */
+void vm_migration_announce(struct vm_migration *m);
 /* Source: do the disks go over, too? Destination: they come, if they were not opened as another host's. */
 void vm_migration_copy_disks(struct vm_migration *m, bool on);
 void vm_migration_take_disks(struct vm_migration *m);

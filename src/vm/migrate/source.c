@@ -104,6 +104,7 @@ void migrate_source_free(struct migrate_source *s)
     pthread_cond_destroy(&s->changed);
     pthread_cond_destroy(&s->work);
     pthread_mutex_destroy(&s->lock);
+    free(s->frames);
     free(s->lack);
     free(s);
 }

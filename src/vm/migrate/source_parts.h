@@ -32,8 +32,9 @@ struct migrate_source {
     bool listening;
     bool logging, stopped; /* the guest's log is on; it stands still */
     bool ready_before;     /* post-copy after a reconnect: nothing but pages goes over */
-    s64 start_ns, stop_ns, round_ns;
+    s64 start_ns, stop_ns, round_ns, running_ns;
     u64 round_bytes, disk_left, total_pages;
+    u8 *frames; /* room for a FRAMES message, from the hand-over on; NULL: none go over */
 
     pthread_mutex_t lock; /* protects all below; the listener and senders signal `changed` */
     pthread_cond_t changed, work;

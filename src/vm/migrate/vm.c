@@ -273,6 +273,7 @@ static int new_source(struct vm_migration *m, struct control_call *call, const i
         return rc;
     }
     vm_migration_copy_disks(m, o.hello_flags & MIGRATE_HELLO_DISKS);
+    o.hello_flags |= m->guest.frames ? MIGRATE_HELLO_FRAMES : 0;
     o.config = m->config.data;
     o.config_bytes = (u32)m->config.len;
     return migrate_source_new(&m->guest, &o, fds, nfds, &m->source, err);
@@ -517,6 +518,7 @@ void vm_migrate_free(struct vm *vm)
     if (!m)
         return;
     timer_cancel(&m->throttle_tick);
+    vm_migration_network_fini(m);
     if (m->source)
         forget_source(m);
     dirty_stop(&vm->ram, &m->log);

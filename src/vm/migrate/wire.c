@@ -44,6 +44,7 @@ static const struct rule rules[MIGRATE_TYPES] = {
     [MIGRATE_ANSWER] = {"ANSWER", MIGRATE_TO_SOURCE, 0, 1, 1},
     [MIGRATE_LACK] = {"LACK", MIGRATE_TO_SOURCE, MIGRATE_LAST, 16, MIGRATE_BODY_MAX},
     [MIGRATE_BYE] = {"BYE", MIGRATE_TO_DESTINATION, 0, 0, 0},
+    [MIGRATE_FRAMES] = {"FRAMES", MIGRATE_TO_DESTINATION, 0, 30, MIGRATE_BODY_MAX},
 };
 
 const char *migrate_type_name(enum migrate_type type)
@@ -126,7 +127,8 @@ int migrate_hello_get(const u8 *body, u32 len, struct migrate_hello *ret_hello,
     if (!h.connections || h.connections > MIGRATE_CONNECTIONS)
         return err_set(err, EPROTO, "%u connections: 1 to %d are allowed", h.connections,
                        MIGRATE_CONNECTIONS);
-    if (h.flags & ~(u32)(MIGRATE_HELLO_DRY | MIGRATE_HELLO_DISKS | MIGRATE_HELLO_RESUME))
+    if (h.flags & ~(u32)(MIGRATE_HELLO_DRY | MIGRATE_HELLO_DISKS | MIGRATE_HELLO_RESUME |
+                         MIGRATE_HELLO_FRAMES))
         return err_set(err, ENOTSUP, "the source wants what we do not know: flags 0x%x", h.flags);
     *ret_hello = h;
     *ret_config = body + MIGRATE_HELLO_BYTES;

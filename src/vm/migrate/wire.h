@@ -45,7 +45,8 @@ enum migrate_type {
     MIGRATE_ANSWER,   /* u8: 1 it ran here, 0 it never did and never will, 2 unknown token */
     MIGRATE_LACK,     /* u64 first word, words: after a reconnect, pages still missing */
     /* to the destination */
-    MIGRATE_BYE, /* the source has heard COMPLETE: it will ask nothing more */
+    MIGRATE_BYE,    /* the source has heard COMPLETE: it will ask nothing more */
+    MIGRATE_FRAMES, /* frames.h: what came for the machine at its old place, after GO */
     MIGRATE_TYPES
 };
 
@@ -82,6 +83,8 @@ enum {
     MIGRATE_HELLO_DRY = 1,    /* say what is lacking, and end */
     MIGRATE_HELLO_DISKS = 2,  /* disks come along; else both sides see the same */
     MIGRATE_HELLO_RESUME = 4, /* of a post-copy whose line broke */
+    MIGRATE_HELLO_FRAMES =
+        8, /* FRAMES may come; who does not know them must not take the machine */
 };
 
 #define MIGRATE_HELLO_BYTES (4 + MIGRATE_TOKEN_BYTES + 4 + 4 + 8 + 4)
