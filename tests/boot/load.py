@@ -1,18 +1,21 @@
 #!/usr/bin/env python3
 """A client that a guest serves while it moves; judges everything it gets.
 
-usage: load.py echo|stream|web|announce ADDRESS [patient], in the client's namespace. At each line of standard input it prints what it
+usage: load.py echo|stream|web|once|announce ADDRESS [patient], in the client's namespace. At each line of standard input it prints what it
 saw since the last one, as JSON: number of things, the longest gap between two in ms, errors.
   echo       one connection to port 7, a numbered record each millisecond; each must come back, in order
   stream     one connection to port 9, numbered lines as fast as they come; none may be missing or be there twice
   web        a connection to port 80 for each file, one after the other
+  once       not on request: one ICMP echo request that is never sent again; prints "sent", and "answered" when it is
   announce   counts frames by which a new place of ADDRESS (of Ethernet, here) is announced: RARP, and ARP about itself
 """
 import errno
 import hashlib
 import json
+import os
 import select
 import socket
+import struct
 import sys
 import time
 
@@ -155,25 +158,45 @@ def web(judge, address):
         judge.came()
 
 
+def listener(kind):
+    """Hears frames of that kind only: among all of them, those that matter would be lost while we are not served."""
+    line = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(kind))
+    line.bind(('lan', kind))
+    return line
+
+
 def announce(judge, mac):
     mac = bytes(int(b, 16) for b in mac.split(':'))
-    line = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, socket.htons(3))
-    line.bind(('lan', 0))
+    rarp, arp = listener(0x8035), listener(0x806)
     while True:
-        ready, _, _ = select.select([line, sys.stdin], [], [])
-        if sys.stdin in ready:
+        ready, _, _ = select.select([rarp, arp, sys.stdin], [], [])
+        for line in (rarp, arp):
+            if line not in ready:
+                continue
+            frame = line.recv(2048)
+            about_itself = frame[28:32] == frame[38:42] # sender's and target's protocol address
+            if frame[6:12] == mac and (line is rarp or about_itself):
+                judge.came()
+        if sys.stdin in ready and not select.select([rarp, arp], [], [], 0)[0]: # what came before is counted
             judge.answer()
-        if line not in ready:
-            continue
-        frame = line.recv(2048)
-        kind = int.from_bytes(frame[12:14], 'big')
-        about_itself = frame[28:32] == frame[38:42] # sender's and target's protocol address
-        if frame[6:12] == mac and (kind == 0x8035 or (kind == 0x806 and about_itself)):
-            judge.came()
+
+
+def once(_, address):
+    line = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP)
+    request = struct.pack('!BBHHH', 8, 0, 0, os.getpid() & 0xffff, 1)
+    total = sum(struct.unpack('!4H', request))
+    line.sendto(request[:2] + struct.pack('!H', 0xffff - (total % 0xffff)) + request[4:], (address, 0))
+    print('sent', flush=True)
+    while True:
+        answer = line.recv(2048)[20:]
+        if answer[0] == 0 and answer[4:] == request[4:]:
+            break
+    print('answered', flush=True)
+    sys.exit(0)
 
 
 def main():
-    kinds = {'echo': echo, 'stream': stream, 'web': web, 'announce': announce}
+    kinds = {'echo': echo, 'stream': stream, 'web': web, 'once': once, 'announce': announce}
     judge = Judge()
     try:
         kinds[sys.argv[1]](judge, sys.argv[2])

@@ -39,6 +39,10 @@ passes_at_night() {
     passes cuts
 }
 
+@test "what a client sends while the guest stands still is answered after the move" {
+    passes in-between
+}
+
 @test "wrong keys, foreign certificates, plain bytes and a missing interface are refused" {
     passes refused
 }

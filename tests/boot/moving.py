@@ -180,6 +180,36 @@ def obstinate(world):
     forget_arrivals(world) # it never heard that it was called off
 
 
+def in_between(world):
+    """What a client sends while the guest stands still is not lost: it is answered there, although nobody sends it again."""
+    world.boot(patient=True)
+    for host in (world.a, world.b):
+        host.receive('--insecure')
+    hosts = [world.a, world.b]
+    for message, *options in (('READY',), ('GO',), ('RUNNING', '--postcopy'), ('READY', '--postcopy')):
+        here, there = hosts
+        place = world.proxy(there, 'hold', message)
+        run = here.start('migrate', '--insecure', '-q', *options, 'web', place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        world.line.stdout.readline() # the message is held
+        with world.client_of('once') as request:
+            request.stdout.readline() # it is sent
+            world.line.stdin.write('\n')
+            world.line.stdin.flush()
+            out, _ = run.communicate(timeout=PATIENCE_S)
+            if run.returncode:
+                raise Wrong(f'{message} held: status {run.returncode}: {out}')
+            try:
+                request.wait(PATIENCE_S / 4)
+            except subprocess.TimeoutExpired as late:
+                request.kill()
+                raise Wrong(f'{message} held: what was sent meanwhile is lost') from late
+        world.checked(there, f'{message} held')
+        here.call('rm', 'web')
+        hosts.reverse()
+    world.unplug()
+    forget_arrivals(world)
+
+
 def undecided(world):
     """Nothing is carried any more when the destination says that it runs: a person asks again when there is a line."""
     world.boot(patient=True)
@@ -262,6 +292,7 @@ CASES = {
     'undecided': undecided,
     'refused': refused,
     'snapshots': snapshots,
+    'in-between': in_between,
     'modes': lambda world: modes(world, 10),
     'quick': quick,
 }

@@ -197,9 +197,14 @@ class World:
         """Something between the hosts, which acts at a message (proxy.py); the place to migrate to."""
         self.unplug()
         self.line = subprocess.Popen(self.lan.inside('c', sys.executable, os.path.join(HERE, 'proxy.py'), '7008', there.address,
-                                                     '7007', how, message, str(count)), stdout=subprocess.PIPE, text=True)
+                                                     '7007', how, message, str(count)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
         self.line.stdout.readline() # it listens
         return 'tcp://10.77.0.1:7008'
+
+    def client_of(self, kind):
+        """One more client, see load.py."""
+        return subprocess.Popen(self.lan.inside('c', sys.executable, os.path.join(HERE, 'load.py'), kind, GUEST),
+                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)
 
     def unplug(self):
         if self.line:
