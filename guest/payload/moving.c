@@ -13,6 +13,7 @@
 #define CPUS_MAX 8
 #define PAGES 12 /* of each kind, for each processor */
 #define AD_PAGES 2048
+#define SWEEP_PAGES 96
 #define SCRATCH_DEVICE 0xd0000000ul
 
 /* Shared with the runner; it writes forked and stop. */
@@ -26,6 +27,7 @@ struct own {
     word alias; /* the same, by 4 KiB pages */
     word touch; /* AD_PAGES pages whose entries have neither accessed nor dirty bit yet */
     word edge;  /* one page of memory, the next one a device's */
+    word sweep; /* SWEEP_PAGES pages behind `pages`, by 4 KiB pages, across a boundary of 2 MiB */
     unsigned touched;
     u64 random;
 };
@@ -216,6 +218,20 @@ static void touch(struct own *o)
         (void)*p;
 }
 
+/* Goes through memory: reads a page and then writes to it, and so on, up or down, for some pages. */
+static void sweep(struct own *o, u64 v)
+{
+    word base = v & 1 ? (word)o->pages + KINDS * PAGES * PAGE : o->sweep;
+    u64 first = v >> 1 & 63, n = v >> 8 & 31;
+
+    for (u64 i = 0; i <= n; i++) {
+        u64 page = v & 2 ? first + i : first + n - i;
+        volatile u64 *p = (u64 *)(base + page * PAGE);
+
+        p[v >> 20 & 511] = v + p[v >> 30 & 511];
+    }
+}
+
 static void one_store(struct own *o)
 {
     u64 v = next_random(o);
@@ -230,6 +246,8 @@ static void one_store(struct own *o)
         touch(o);
     if (!(v >> 52 & 31))
         *(volatile u64 *)(o->edge + 4092) = v;
+    if (!(v >> 57 & 15))
+        sweep(o, next_random(o));
 }
 
 static __attribute__((noreturn)) void run(u32 cpu)
@@ -257,12 +275,15 @@ static void own_init(unsigned cpu)
     struct own *o = &own[cpu];
     u8 *shared = page_alloc();
 
-    o->pages = pages_alloc(KINDS * PAGES);
+    o->pages = pages_alloc(KINDS * PAGES + SWEEP_PAGES);
     o->alias = TEST_VA + cpu * PAGE_1G;
     o->touch = o->alias + 64 * PAGE_2M;
     o->edge = o->alias + 128 * PAGE_2M;
+    o->sweep = o->alias + 193 * PAGE_2M - (SWEEP_PAGES - 32) * PAGE;
     for (unsigned i = 0; i < KINDS * PAGES; i++)
         map(o->alias + i * PAGE, o->pages + i * PAGE, PTE_P | PTE_W);
+    for (unsigned i = 0; i < SWEEP_PAGES; i++)
+        map(o->sweep + i * PAGE, o->pages + (KINDS * PAGES + i) * PAGE, PTE_P | PTE_W);
     for (unsigned i = 0; i < AD_PAGES; i++)
         map(o->touch + i * PAGE, shared, PTE_P | PTE_W);
     map(o->edge, page_alloc(), PTE_P | PTE_W);

@@ -21,7 +21,7 @@ static inline u64 page_index(u64 lin)
     return (lin & PAGE_INDEX_MASK) >> 12;
 }
 
-static inline u64 *data_entry(struct table *t, u64 lin)
+static inline u64 *data_entry(const struct table *t, u64 lin)
 {
     return (u64 *)t->base + page_index(lin);
 }
@@ -180,6 +180,9 @@ static u64 delta_now(struct cpu *c, u64 lin, u64 gpa, bool writable, bool write,
 
 /* How many neighbours are filled in along with a page. */
 #define AROUND_PAGES 16
+/* Of a run of stores: from how many pages on it is one, and how many are noted ahead of it at most. */
+#define AHEAD_MIN 4
+#define AHEAD_MAX 64
 
 /* The rest of a large page's entries in its part of the table: the same distance holds for all. */
 static void fill_large(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p, u64 delta)
@@ -212,24 +215,71 @@ static void fill_large_watched(struct cpu *c, struct table *t, u64 lin, const st
 #define PTE_D BIT(6)
 #define PTE_G BIT(8)
 
-/* Neighbours whose page-table entries have been used already (accessed; dirty, to be written): a processor may have
- * them in its TLB, so we may. Only those of the same kind as the page that was asked for. */
+/* The page `by` pages behind that of lin, in the same 2 MiB. Of a small one only if its page-table entry has been used
+ * already (accessed; dirty, to be written) and is of the same kind: a processor may have it in its TLB, so we may. */
+static bool neighbour(const struct cpu *c, const struct walk_page *p, int by, bool writable, u64 *ret_gpa, bool *ret_writable)
+{
+    u64 mask = (BIT(c->model->phys_bits) - 1) & ~0xfffull;
+
+    if (!p->pte) {
+        *ret_gpa = (p->gpa & ~0xfffull) + (u64)((s64)by * 4096);
+        *ret_writable = writable;
+        return p->page_bytes >= 2 * MiB;
+    }
+    u64 own = *p->pte, v = __atomic_load_n(p->pte + by, __ATOMIC_RELAXED);
+    if ((v & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || ((v ^ own) & (PTE_U | PTE_G)))
+        return false;
+    if (v & ~mask & 0x000ffffffffff000ull)
+        return false; /* reserved bits: let the walk complain */
+    *ret_gpa = v & mask;
+    *ret_writable = (v & PTE_D) && (v & PTE_W) && p->writable_above;
+    return true;
+}
+
 static void fill_around(struct cpu *c, struct table *t, struct touched *r, u64 lin, const struct walk_page *p)
 {
     u64 first = lin & ~(AROUND_PAGES * 4096ull - 1);
-    const u64 *pte = p->pte - ((lin - first) >> 12);
-    u64 own = *p->pte, mask = (BIT(c->model->phys_bits) - 1) & ~0xfffull;
+    int own = (int)((lin - first) >> 12);
     u64 *e = data_entry(t, first);
 
-    for (unsigned i = 0; i < AROUND_PAGES; i++) {
-        u64 v = __atomic_load_n(&pte[i], __ATOMIC_RELAXED);
-        if (e[i] || (v & (PTE_P | PTE_A)) != (PTE_P | PTE_A) || ((v ^ own) & (PTE_U | PTE_G)))
+    for (int i = 0; i < AROUND_PAGES; i++) {
+        u64 gpa;
+        bool writable;
+
+        if (e[i] || !neighbour(c, p, i - own, false, &gpa, &writable))
             continue;
-        if (v & ~mask & 0x000ffffffffff000ull)
-            continue; /* reserved bits: let the walk complain */
-        bool writable = (v & PTE_D) && (v & PTE_W) && p->writable_above;
-        e[i] = page_delta(c, first + i * 4096ull, v & mask, writable);
+        e[i] = page_delta(c, first + (u64)i * 4096, gpa, writable);
         r->stores |= writable;
+    }
+}
+
+static bool leads_to_gview(const struct bt *bt, const struct table *t, u64 lin)
+{
+    return region_touched(t, region_of(lin)) && *data_entry(t, lin) + lin - (u64)bt->gview < bt->view_bytes;
+}
+
+/* A store is to be noted whose page lies behind pages that are noted already: a program that goes through memory. As many
+ * pages in front of it are noted, too, so that most of its pages cost it nothing. What it does not write after all, fewer
+ * pages than it has written, is copied for nothing. */
+static void note_ahead(struct cpu *c, struct table *t, u64 lin, const struct walk_page *p)
+{
+    const struct gmem *ram = c->m->ram;
+    u64 *e = data_entry(t, lin &= ~0xfffull);
+    int run = 0;
+
+    while (run < AHEAD_MAX && leads_to_gview(c->vcpu->bt, t, lin - (u64)(run + 1) * 4096))
+        run++;
+    for (int i = 1; run >= AHEAD_MIN && i <= run && region_of(lin + (u64)i * 4096) == region_of(lin); i++) {
+        u64 at = lin + (u64)i * 4096, gpa;
+        bool writable;
+
+        if (!neighbour(c, p, i, true, &gpa, &writable) || !writable)
+            continue;
+        const struct gmem_slot *s = ram_slot(ram, gpa);
+        if (!s || s->readonly || lazy_absent(ram, s->offset + gpa - s->gpa))
+            continue;
+        dirty_note(ram, s->offset + gpa - s->gpa);
+        e[i] = page_delta(c, at, gpa, true);
     }
 }
 
@@ -273,6 +323,8 @@ static bool lookup(struct cpu *c, u64 lin, unsigned access, bool will_write, enu
     ret->writable = writable;
     if (delta && !once)
         fill(c, table_for(c, as), lin, &p, writable, delta);
+    if (delta && will_write && writable && dirty_on(c->m->ram))
+        note_ahead(c, table_for(c, as), lin, &p);
     return true;
 }
 
