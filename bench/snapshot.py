@@ -4,8 +4,9 @@
 usage: bench/snapshot.py [--build DIR] [--rounds N] [--dir DIR] [--out FILE]. The guest (bench/guest/life.c) writes a byte to the
 debug port every millisecond; we stamp them. So the pause is the longest time without a byte, and a restored guest's first
 byte is its first sign of life. QEMU saves in both of its ways: savevm into a qcow2 file, and, stopped, to a file. Figures are
-medians; nothing is asserted. What is restored is in the page cache, as it is after a snapshot. Both save once before it counts: on
-a host that is a guest itself, memory is slow when nobody has used it for a while.
+medians; nothing is asserted. Both are synced when they count as saved. What is restored was read into the page cache before, or
+taken out of it, as the row says. Both save once before it counts: on a host that is a guest itself, memory is slow when nobody has
+used it for a while.
 """
 import argparse
 import contextlib
@@ -99,6 +100,18 @@ def connect(path):
     return s
 
 
+def cache(paths, wanted):
+    """Brings files into the page cache, or out of it."""
+    for path in paths:
+        fd = os.open(path, os.O_RDONLY)
+        os.fsync(fd)
+        while wanted and os.read(fd, 1 << 20):
+            pass
+        if not wanted:
+            os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
+        os.close(fd)
+
+
 # --- Trapeze -----------------------------------------------------------------------------------------------------
 
 
@@ -150,9 +163,12 @@ class Host:
         wait('the guest is ready', lambda: b'filled' in open(f'{folder}/console.log', 'rb').read())
         return console
 
-    def size(self, name):
+    def files(self, name):
         ident = next(s['id'] for s in json.loads(self.do('snapshot', 'ls', '--format', 'json').stdout) if s['name'] == name)
-        files = [os.stat(f) for f in glob.glob(f'{self.root}/snapshots/{ident}/*')]
+        return glob.glob(f'{self.root}/snapshots/{ident}/*')
+
+    def size(self, name):
+        files = [os.stat(f) for f in self.files(name)]
         return sum(f.st_blocks * 512 for f in files if name == 'full' or f.st_nlink == 1)  # the kernel is the parent's
 
     def end(self):
@@ -179,7 +195,8 @@ def memory_of(pid):
     return total
 
 
-def restore_s(host, folder, snapshot):
+def restore_s(host, folder, snapshot, cached=True):
+    cache(host.files(snapshot), cached)
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
     process = subprocess.Popen([host.trapeze, 'snapshot', 'restore', *host.accel, '--name', 'again', '--debug-console-file', ticks.path,
@@ -228,6 +245,7 @@ def trapeze_round(args, files, folder):
         console.say(b'qx')
         console.until(b'x')
         row['restore_s'] = restore_s(host, folder, 'full')
+        row['cold_s'] = restore_s(host, folder, 'full', False)
         host.do('snapshot', 'create', 'web', 'calm')
         host.do('kill', 'web')
         if args.clones:
@@ -305,7 +323,8 @@ def save_to_file(q, path):
     wait('migrate', lambda: q.do('query-migrate').get('status') == 'completed')
 
 
-def qemu_restore_s(args, files, folder, *more):
+def qemu_restore_s(args, files, folder, cached, *more):
+    cache([f'{folder}/saved', f'{folder}/disk.qcow2'], cached)
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
     q = Qemu(args, files, folder, ticks, *more)
@@ -352,8 +371,9 @@ def qemu_round(args, files, folder):
     finally:
         q.end()
         ticks.close()
-    row['loadvm_s'] = qemu_restore_s(args, files, folder, '-loadvm', 'one')
-    row['incoming_s'] = qemu_restore_s(args, files, folder, '-incoming', f'exec:cat {saved}')
+    for cached, kind in ((True, ''), (False, 'cold_')):
+        row[f'{kind}loadvm_s'] = qemu_restore_s(args, files, folder, cached, '-loadvm', 'one')
+        row[f'{kind}incoming_s'] = qemu_restore_s(args, files, folder, cached, '-incoming', f'exec:cat {saved}')
     return row
 
 
@@ -386,11 +406,13 @@ def table(args, ours, theirs):
     add('snapshot, start to safely on disk',
         theirs_or_none(f'savevm {q.get("savevm_s", 0):.2f} s, to a file {q.get("file_s", 0):.2f} s'), f'{o["create_s"]:.2f} s',
         each(ours, 'create_s', 1, 2), f'{o["create_s"] / qemu_save:.2f} of the quicker; <= 0.7' if q else '<= 0.7 x')
-    add('restore: process start to the first tick',
-        theirs_or_none(f'loadvm {q.get("loadvm_s", 0) * 1e3:.0f} ms, from a file {q.get("incoming_s", 0) * 1e3:.0f} ms'),
-        f'{o["restore_s"] * 1e3:.0f} ms', each(ours, 'restore_s', 1e3), '<= 30 ms')
+    for what, kind, ours_key, goal in (('restore: process start to the first tick, all in the page cache', '', 'restore_s', '<= 30 ms'),
+                                       ('the same, nothing in the page cache', 'cold_', 'cold_s', '-')):
+        loadvm, incoming = q.get(kind + 'loadvm_s', 0), q.get(kind + 'incoming_s', 0)
+        add(what, theirs_or_none(f'loadvm {loadvm * 1e3:.0f} ms, from a file {incoming * 1e3:.0f} ms'), f'{o[ours_key] * 1e3:.0f} ms',
+            each(ours, ours_key, 1e3), goal)
     if o.get('large_s'):
-        add(f'the same, {8 * args.memory} MiB with {8 * args.fill} MiB in use', '-', f'{o["large_s"] * 1e3:.0f} ms',
+        add(f'restore of {8 * args.memory} MiB with {8 * args.fill} MiB in use, all in the page cache', '-', f'{o["large_s"] * 1e3:.0f} ms',
             each(ours, 'large_s', 1e3), '<= 30 ms')
     if args.clones:
         add(f'{args.clones} clones, all answering', '-', f'{o["clones_s"]:.1f} s', each(ours, 'clones_s', 1, 1), '<= 10 s')

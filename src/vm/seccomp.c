@@ -68,6 +68,7 @@ static const struct condition some_fcntl[] = {
     {1, WHOLE, F_GETFL}, {1, WHOLE, F_SETFL}, {1, WHOLE, F_DUPFD_CLOEXEC},
     {1, WHOLE, F_GETFD}, {1, WHOLE, F_SETFD}, END,
 };
+static const struct condition flag_fcntl[] = {{1, WHOLE, F_SETFL}, END};
 static const struct condition peer_credentials[] = {{2, WHOLE, SO_PEERCRED}, END};
 /* Locks of disk images: an image that got an overlay is shared from then on. */
 static const struct condition lock_fcntl[] = {{1, WHOLE, F_OFD_SETLK}, END};
@@ -104,6 +105,8 @@ static const struct rule rules[] = {
     {SCMP_SYS(fsync), ALL, NULL}, {SCMP_SYS(fdatasync), ALL, NULL}, {SCMP_SYS(fallocate), ALL, NULL},
     {SCMP_SYS(io_uring_enter), ALL, NULL}, {SCMP_SYS(getrusage), ALL, NULL}, {SCMP_SYS(ioctl), CPU | IO, kvm_ioctl},
     {SCMP_SYS(fcntl), ALL, lock_fcntl}, {SCMP_SYS(sync_file_range), IO, NULL},
+    /* a snapshot's memory goes past the page cache */
+    {SCMP_SYS(fcntl), IO, flag_fcntl},
     /* timers that fire as signals in a vCPU's thread */
     {SCMP_SYS(timer_settime), CPU, NULL}, {SCMP_SYS(timer_gettime), CPU, NULL}, {SCMP_SYS(timer_delete), ALL, NULL},
     {SCMP_SYS(timerfd_settime), ALL, NULL},

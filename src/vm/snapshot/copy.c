@@ -1,15 +1,15 @@
 /*
- * Pages of guest memory into a snapshot's memory file: runs of them in one write each, zeros as holes. Any thread; the
+ * Pages of guest memory for a snapshot's memory file: runs of them go to the writer, zeros become holes. Any thread; the
  * guest may write meanwhile, then the page is copied again in a later round.
  */
 #include "vm/snapshot/parts.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <string.h>
 #include <unistd.h>
 
-#define RUN_PAGES 256
+#define RUN_PAGES 2048   /* the writer begins while the next ones are looked at */
+#define MEASURE_PAGES 64 /* fewer tell nothing about the speed */
 
 int snapshot_find_pages(const struct gmem *ram, u64 *ret_bits)
 {
@@ -29,34 +29,6 @@ int snapshot_find_pages(const struct gmem *ram, u64 *ret_bits)
     return at < 0 && errno != ENXIO ? -errno : 0;
 }
 
-/* In the first round the medium begins at once with what there is, so that syncing finds little left to do. Later ones are
- * short, and nothing that may wait belongs into the stop. */
-static void start_writing(struct snapshot_job *job, u64 at, u64 len)
-{
-    if (!job->round)
-        sync_file_range(job->memory, (off_t)at, (off_t)len, SYNC_FILE_RANGE_WRITE);
-}
-
-static int write_run(struct snapshot_job *job, const struct gmem *ram, u64 page, u64 count)
-{
-    const u8 *from = ram->base + page * SNAPMAP_PAGE;
-    u64 at = page * SNAPMAP_PAGE, len = count * SNAPMAP_PAGE;
-
-    while (len) {
-        ssize_t n = pwrite(job->memory, from, len, (off_t)at);
-
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n <= 0)
-            return n < 0 ? -errno : -ENOSPC;
-        from += n;
-        at += (u64)n;
-        len -= (u64)n;
-    }
-    start_writing(job, page * SNAPMAP_PAGE, count * SNAPMAP_PAGE);
-    return 0;
-}
-
 /* Notes a page down in the map; true: its bytes are to be written. */
 static bool note_page(struct snapshot_job *job, const struct gmem *ram, u64 page)
 {
@@ -70,14 +42,25 @@ static bool note_page(struct snapshot_job *job, const struct gmem *ram, u64 page
     return !zero;
 }
 
+/* The first round is most of memory, and only needs to be written before the stop. Later ones are copied, so their length
+ * depends on memory's speed and not on the disk's, and the stop waits for no disk. */
+static void give_run(struct snapshot_job *job, const struct gmem *ram, u64 page, u64 count)
+{
+    const u8 *from = ram->base + page * SNAPMAP_PAGE;
+
+    if (job->round)
+        snapwriter_copy(job->writer, page, count, from);
+    else
+        snapwriter_lend(job->writer, page, count, from);
+}
+
 int snapshot_copy(struct vm_snapshots *s, struct snapshot_job *job, const u64 *bits)
 {
     const struct gmem *ram = &s->vm->ram;
     u64 pages = dirty_pages(ram), first = 0, count = 0, copied = 0;
     s64 begin = vm_now_ns();
-    int rc = 0;
 
-    for (u64 page = 0; page <= pages && !rc; page++) {
+    for (u64 page = 0; page <= pages; page++) {
         bool wanted = page < pages && snapmap_has(bits, page) && note_page(job, ram, page);
 
         if (wanted && count && count < RUN_PAGES && first + count == page) {
@@ -85,7 +68,9 @@ int snapshot_copy(struct vm_snapshots *s, struct snapshot_job *job, const u64 *b
             continue;
         }
         if (count) {
-            rc = atomic_load(&job->cancelled) ? -ECANCELED : write_run(job, ram, first, count);
+            if (atomic_load(&job->cancelled))
+                return -ECANCELED;
+            give_run(job, ram, first, count);
             copied += count;
         }
         first = page;
@@ -94,7 +79,7 @@ int snapshot_copy(struct vm_snapshots *s, struct snapshot_job *job, const u64 *b
             page += 63;
     }
     job->copied += copied;
-    if (copied >= RUN_PAGES)
+    if (job->round && copied >= MEASURE_PAGES)
         job->page_ns = MAX((u64)(vm_now_ns() - begin) / copied, 1ull);
-    return rc;
+    return 0;
 }

@@ -5,6 +5,7 @@
 #include "mem/dirty.h"
 #include "vm/parts.h"
 #include "vm/snapshot/snapshot.h"
+#include "vm/snapshot/writer.h"
 
 #define SNAPSHOT_ID_SIZE 40
 
@@ -22,9 +23,10 @@ struct snapshot_job {
     int memory, map_fd, state_fd, kernel_fd; /* kernel: -1 not wanted */
     struct snapshot_overlay overlay[VM_DISKS];
     unsigned noverlays;
+    struct snapwriter *writer; /* of `memory`; NULL: not yet, or no more */
     struct snapmap map;
     struct state_buf state;
-    u64 copied; /* pages written, in all rounds */
+    u64 copied; /* pages given to the writer, in all rounds */
     unsigned round;
     u64 page_ns; /* what copying a page takes */
     s64 pause_ns;
@@ -50,7 +52,8 @@ struct vm_snapshots {
     char base[SNAPSHOT_ID_SIZE]; /* empty: none */
 };
 
-/* Copies the pages of `bits` (taken out of it) into the job's memory file and map. Returns 0 or -errno; -ECANCELED. */
+/* Notes the pages of `bits` in the job's map and gives them to its writer. In round 0 it lends them: they must be written
+ * (snapwriter_drain()) before the machine stops. Returns 0, or -ECANCELED. */
 int snapshot_copy(struct vm_snapshots *s, struct snapshot_job *job, const u64 *bits);
 /* The round that copies what there is without anything being known: sets the bits of pages that may hold something. */
 int snapshot_find_pages(const struct gmem *ram, u64 *ret_bits);

@@ -1,6 +1,7 @@
 /*
  * The moment that a snapshot holds: the machine stands, the last pages are copied, the state is taken, the disks get their
- * overlays. Main loop; everything slow was done before or comes after.
+ * overlays. Main loop; everything slow was done before or comes after. Nothing is written to a file here: pages and state go
+ * to memory. (Only a guest that changes more than the writer's buffer holds in each of sixteen rounds waits for the disk.)
  */
 #include "vm/snapshot/parts.h"
 
@@ -26,7 +27,7 @@ static int copy_rest(struct vm_snapshots *s, struct snapshot_job *job)
     if (rc)
         return rc;
     rc = snapshot_copy(s, job, left);
-    return rc ? err_sys(&job->err, -rc, "memory cannot be written") : 0;
+    return rc ? err_set(&job->err, -rc, "the caller has gone") : 0;
 }
 
 static int switch_disks(struct vm *vm, struct snapshot_job *job)

@@ -5,15 +5,16 @@
  *                    |                          |
  *                    \--- fails, caller gone ---/---------------> idle
  *
- * rounds (snapshot thread): pages that were written are copied into the memory file, and again those written meanwhile,
- *   until what is left takes a millisecond or two;
+ * rounds (snapshot thread): all pages go to the memory file (writer.c), then copies of those written meanwhile, until what
+ *   is left takes a millisecond or two;
  * stop (main loop): processors stand, devices are quiet; the last pages, all state, the disks' overlays. What the snapshot
  *   holds is this moment;
- * files (snapshot thread): state, map and kernel are written while the guest runs on. Syncing is the caller's.
+ * files (snapshot thread): the last copies, state and map are written while the guest runs on. Syncing is the caller's.
  *
  * Invariants: 1. until the disks are switched, which is the stop's last step, a snapshot that fails leaves no trace in the
  * machine; 2. `since` and the log together hold every page written since `base`: what a failed snapshot has collected is
- * in `since`; 3. the thread belongs to the machine's sandbox like a disk engine's.
+ * in `since`; 3. when the machine goes on after the stop, the writer has nothing that lies in guest memory; 4. the threads
+ * belong to the machine's sandbox like a disk engine's.
  */
 #include "vm/snapshot/parts.h"
 
@@ -25,6 +26,7 @@
 #include <unistd.h>
 
 #define STOP_BUDGET_NS 1500000 /* of copying with the guest stopped */
+#define STOP_SLACK_PAGES 256   /* may be written before it stands */
 #define ROUNDS_MAX 16
 #define PAGE_NS_FIRST 2000 /* until measured */
 
@@ -62,6 +64,22 @@ int snapshot_log_from(struct vm_snapshots *s, const char *id, struct err *err)
     return 0;
 }
 
+/* What can be done while the writer is busy with the first round. */
+static int prepare(struct vm_snapshots *s, struct snapshot_job *job, struct err *err)
+{
+    struct state_sink to_kernel = state_fd_sink(&job->kernel_fd);
+    int rc = job->kernel_fd >= 0 ? board_save_kernel(s->vm->board, &to_kernel, err) : 0;
+
+    if (!rc && (rc = snapwriter_make_room(job->writer)))
+        err_sys(err, -rc, "no memory for copies of pages");
+    return rc;
+}
+
+static int write_failed(int rc, struct err *err)
+{
+    return rc ? err_sys(err, -rc, "memory cannot be written") : 0;
+}
+
 /* Everything at first, or what was written since the parent. */
 static int first_round(struct vm_snapshots *s, struct snapshot_job *job, struct err *err)
 {
@@ -79,7 +97,10 @@ static int first_round(struct vm_snapshots *s, struct snapshot_job *job, struct 
     else
         rc = snapshot_find_pages(&s->vm->ram, bits);
     rc = rc ? rc : snapshot_copy(s, job, bits);
-    return rc ? err_sys(err, -rc, "memory cannot be written") : 0;
+    if (rc)
+        return write_failed(rc, err);
+    rc = prepare(s, job, err);
+    return rc ? rc : write_failed(snapwriter_drain(job->writer), err);
 }
 
 static void tell_progress(void *opaque)
@@ -92,6 +113,17 @@ static void tell_progress(void *opaque)
                                 (int)s->job->round));
 }
 
+/* Can the stop copy what is left, and quickly? */
+static bool is_little(struct snapshot_job *job, u64 count)
+{
+    if (count * job->page_ns > STOP_BUDGET_NS)
+        return false;
+    if (snapwriter_room(job->writer) >= count + STOP_SLACK_PAGES)
+        return true;
+    snapwriter_drain(job->writer); /* what went wrong will be heard at the end */
+    return false;
+}
+
 static int rounds(struct vm_snapshots *s, struct snapshot_job *job, struct err *err)
 {
     u64 count = 0;
@@ -102,11 +134,11 @@ static int rounds(struct vm_snapshots *s, struct snapshot_job *job, struct err *
         loop_call(s->vm->loop, tell_progress, s);
         if (collect(s, &count, err))
             return -err->code;
-        if (count * job->page_ns <= STOP_BUDGET_NS || job->round == ROUNDS_MAX)
+        if (job->round == ROUNDS_MAX || is_little(job, count))
             break;
     }
     if (rc && !err->code)
-        err_sys(err, -rc, "memory cannot be written");
+        write_failed(rc, err);
     return rc; /* what the last collect() found is still in s->bits: the stop copies it */
 }
 
@@ -144,6 +176,7 @@ static int write_files(struct vm_snapshots *s, struct snapshot_job *job, struct 
     if (!rc && (rc = to_state.write(to_state.opaque, job->state.data, job->state.len)))
         err_sys(err, -rc, "state cannot be written");
     rc = rc ? rc : snapmap_save(&job->map, &to_map, err);
+    rc = rc ? rc : write_failed(snapwriter_drain(job->writer), err);
     return rc ? rc : sync_disks(s, job, err);
 }
 
@@ -165,12 +198,9 @@ static void answer(void *opaque)
 
 static void work(struct vm_snapshots *s, struct snapshot_job *job)
 {
-    struct state_sink to_kernel = state_fd_sink(&job->kernel_fd);
-    int rc = 0;
+    int rc = snapwriter_new(job->memory, &job->cancelled, &job->writer, &job->err);
 
     job->page_ns = PAGE_NS_FIRST;
-    if (job->kernel_fd >= 0)
-        rc = board_save_kernel(s->vm->board, &to_kernel, &job->err);
     if (!rc && !rounds(s, job, &job->err))
         stop_machine(s, job);
     if (!job->err.code && write_files(s, job, &job->err))

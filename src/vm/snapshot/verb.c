@@ -112,6 +112,7 @@ void snapshot_job_free(struct snapshot_job *job)
             close(job->overlay[i].fd);
         free(job->overlay[i].path);
     }
+    snapwriter_free(job->writer);
     int fds[] = {job->memory, job->map_fd, job->state_fd, job->kernel_fd};
     for (size_t i = 0; i < ARRAY_LEN(fds); i++)
         if (fds[i] >= 0)
