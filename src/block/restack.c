@@ -45,9 +45,10 @@ static int keep_cluster(struct block_image *top, struct block_image *base, u64 o
     if (rc || !memcmp(old, new, len))
         return rc;
     /* Without a backing image so far, zeros need no entry, and would get none. */
+    rc = -EOPNOTSUPP; /* as version 2 says, too */
     if (block_is_zero(old, len) && top->fmt->backing_name)
-        return block_image_zero(top, offset, len, false, err);
-    return block_image_write(top, old, len, offset, err);
+        rc = top->fmt->ops->zero(top->fmt, offset, len, false, err);
+    return rc == -EOPNOTSUPP ? block_image_write(top, old, len, offset, err) : rc;
 }
 
 static int keep_content(struct block_image *top, struct block_image *base, struct err *err)
