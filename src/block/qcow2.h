@@ -267,6 +267,7 @@ struct qcow2_snapshot {
     u64 clock_ns;                /* how long the guest had run */
     u64 state_bytes, icount;
     bool has_icount;
+    bool has_size; /* it says how large the disk was */
 };
 
 int qcow2_snapshots(struct block_format *f,

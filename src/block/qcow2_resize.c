@@ -71,18 +71,36 @@ static int grow_l1(struct qcow2 *q, u64 entries, struct err *err)
     return 0;
 }
 
+static void see_size(void *opaque, unsigned n, const struct qcow2_snapshot *s)
+{
+    *(bool *)opaque = *(bool *)opaque && s->has_size;
+}
+
+/* Internal snapshots keep their own L1 tables; but without a size of their own, they have the disk's. */
+static int check_snapshots(struct qcow2 *q, struct err *err)
+{
+    bool sized = q->h.version >= 3;
+    int rc = q->h.snapshots && sized ? qcow2_snapshots(&q->fmt, see_size, &sized, err) : 0;
+
+    if (rc || !q->h.snapshots || sized)
+        return rc;
+    return err_set(err, ENOTSUP,
+                   "%s: has internal snapshots that do not say how large the disk was, so it must "
+                   "keep its size (convert copies it into an image without them)",
+                   q->fmt.file->name);
+}
+
 static int resize_locked(struct qcow2 *q, u64 size, struct err *err)
 {
     u64 span = qcow2_l2_span(q), bytes = qcow2_cluster(q), old = q->h.size, entries;
-    int rc = qcow2_begin(q, err);
+    int rc = check_snapshots(q, err);
 
+    if (!rc && size > INT64_MAX - GiB)
+        rc = err_set(err, EFBIG, "%s: the disk would be too large", q->fmt.file->name);
+    if (!rc)
+        rc = qcow2_begin(q, err);
     if (rc)
         return rc;
-    if (size > INT64_MAX - GiB)
-        return err_set(err, EFBIG, "%s: the disk would be too large", q->fmt.file->name);
-    if (q->h.snapshots)
-        return err_set(err, ENOTSUP, "%s: has internal snapshots, which keep its size",
-                       q->fmt.file->name);
     entries = (size + span - 1) / span;
     if (entries > q->h.l1_entries)
         rc = grow_l1(q, entries, err);

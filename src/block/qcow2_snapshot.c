@@ -58,6 +58,7 @@ static int read_entry(struct block_file *f, u64 at, struct qcow2_snapshot *s, u6
     s->nanoseconds = get32(fixed + 20);
     s->clock_ns = get64(fixed + 24);
     s->state_bytes = extra_len >= 8 ? get64(extra) : get32(fixed + 32);
+    s->has_size = extra_len >= 16;
     s->has_icount = extra_len >= EXTRA_KNOWN && get64(extra + 16) != UINT64_MAX;
     s->icount = get64(extra + 16);
     *ret_next = ALIGN_UP(at + id_len + name_len, 8ull);
