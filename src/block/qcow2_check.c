@@ -23,7 +23,7 @@ struct walk {
     struct qcow2_check *c;
     u16 *counts; /* as they should be */
     u64 n;       /* clusters of the file */
-    u64 last;    /* cluster of the guest's byte before */
+    u64 next;    /* where the guest's next cluster would be, were it not fragmented; 0: not known */
     u64 l2_walks;
     bool own_counts; /* count the refcount structures too */
     bool quiet;      /* a second look: faults were reported */
@@ -66,16 +66,17 @@ static bool count(struct walk *w, u64 host, u64 bytes, const char *what)
 static void note_data(struct walk *w, u64 host)
 {
     w->c->allocated++;
-    w->c->fragmented += w->last && host != w->last + qcow2_cluster(w->q);
-    w->last = host;
+    w->c->fragmented += w->next && host != w->next;
+    w->next = host + qcow2_cluster(w->q);
 }
 
 static void walk_entry(struct walk *w, u64 entry, bool active)
 {
     struct err err = ERR_INIT;
     u64 host = entry & QCOW2_HOST;
+    bool at_zero = w->q->fmt.data_external && entry == QCOW2_COPIED; /* of the data file */
 
-    if (!(entry & (QCOW2_PACKED | QCOW2_HOST | QCOW2_ZERO)))
+    if (!(entry & (QCOW2_PACKED | QCOW2_HOST | QCOW2_ZERO)) && !at_zero)
         return;
     if (qcow2_entry_check(w->q, entry, &err)) {
         fault(w, false, "%s", err.msg);
@@ -92,7 +93,7 @@ static void walk_entry(struct walk *w, u64 entry, bool active)
     }
     if (host && !w->q->fmt.data_external)
         count(w, host, qcow2_cluster(w->q), "data cluster");
-    if (active && host)
+    if (active && (host || at_zero))
         note_data(w, host);
 }
 
@@ -112,6 +113,7 @@ static int walk_l2(struct walk *w, u64 host, u64 *table, bool active, struct err
     if (rc)
         return err_sys(err, -rc, "%s: L2 table at 0x%llx", w->q->fmt.file->name,
                        (unsigned long long)host);
+    w->next = 0; /* each table is looked at alone, as qemu-img does it */
     for (u64 i = 0; i < BIT(w->q->l2_bits); i++)
         walk_entry(w, be64toh(table[i]), active);
     return 0;

@@ -118,9 +118,11 @@ static void print_human(const struct block_image *image)
     printf("Format specific information:\n    compat: %s\n    compression type: %s\n",
            h->version == 2 ? "0.10" : "1.1", h->compression == QCOW2_ZSTD ? "zstd" : "zlib");
     if (h->version == 3)
-        printf("    lazy refcounts: %s\n    refcount bits: %u\n    dirty: %s\n    corrupt: %s\n",
-               yes_no(h->compat & QCOW2_LAZY), 1u << h->refcount_order,
-               yes_no(h->incompat & QCOW2_DIRTY), yes_no(h->incompat & QCOW2_CORRUPT));
+        printf("    lazy refcounts: %s\n", yes_no(h->compat & QCOW2_LAZY));
+    printf("    refcount bits: %u\n", 1u << h->refcount_order);
+    if (h->version == 3)
+        printf("    dirty: %s\n    corrupt: %s\n", yes_no(h->incompat & QCOW2_DIRTY),
+               yes_no(h->incompat & QCOW2_CORRUPT));
     if (fmt->data_name)
         printf("    data file: %s\n    data file raw: %s\n", fmt->data_name,
                yes_no(h->autoclear & QCOW2_DATA_RAW));
@@ -128,24 +130,30 @@ static void print_human(const struct block_image *image)
         printf("    bitmaps: %u\n", h->bitmaps);
 }
 
+/* What version 2 has not is not said of it. */
+static void print_json_version3(const struct qcow2_header *h)
+{
+    printf(",\n            \"lazy-refcounts\": %s,\n            \"corrupt\": %s,\n            "
+           "\"extended-l2\": false",
+           yes_no(h->compat & QCOW2_LAZY), yes_no(h->incompat & QCOW2_CORRUPT));
+}
+
 static void print_json_qcow2(const struct block_format *fmt, const struct qcow2_header *h)
 {
     printf(
         ",\n    \"cluster-size\": %u,\n    \"format-specific\": {\n        \"type\": \"qcow2\",\n"
         "        \"data\": {\n            \"compat\": \"%s\",\n            \"compression-type\": "
-        "\"%s\",\n"
-        "            \"lazy-refcounts\": %s,\n            \"refcount-bits\": %u,\n            "
-        "\"corrupt\": %s,\n",
+        "\"%s\",\n            \"refcount-bits\": %u",
         fmt->cluster_bytes, h->version == 2 ? "0.10" : "1.1",
-        h->compression == QCOW2_ZSTD ? "zstd" : "zlib", yes_no(h->compat & QCOW2_LAZY),
-        1u << h->refcount_order, yes_no(h->incompat & QCOW2_CORRUPT));
+        h->compression == QCOW2_ZSTD ? "zstd" : "zlib", 1u << h->refcount_order);
+    if (h->version == 3)
+        print_json_version3(h);
     if (fmt->data_name) {
-        printf("            \"data-file\": ");
+        printf(",\n            \"data-file\": ");
         disk_json_text(fmt->data_name);
-        printf(",\n            \"data-file-raw\": %s,\n", yes_no(h->autoclear & QCOW2_DATA_RAW));
+        printf(",\n            \"data-file-raw\": %s", yes_no(h->autoclear & QCOW2_DATA_RAW));
     }
-    printf("            \"extended-l2\": false\n        }\n    },\n    \"dirty-flag\": %s",
-           yes_no(h->incompat & QCOW2_DIRTY));
+    printf("\n        }\n    },\n    \"dirty-flag\": %s", yes_no(h->incompat & QCOW2_DIRTY));
     if (fmt->backing_name) {
         printf(",\n    \"backing-filename\": ");
         disk_json_text(fmt->backing_name);
