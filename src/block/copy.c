@@ -17,8 +17,9 @@
 #include <sys/ioctl.h>
 
 #define CHUNK_BYTES (2 * MiB)
-#define BUFFER_BYTES CHUNK_BYTES /* one turn for a piece: to take turns more often costs more than the cache gains */
-#define ZERO_BYTES (4 * KiB)     /* smaller runs of zeros are not worth a hole */
+#define BUFFER_BYTES \
+    CHUNK_BYTES /* one turn for a piece: to take turns more often costs more than the cache gains */
+#define ZERO_BYTES (4 * KiB) /* smaller runs of zeros are not worth a hole */
 #define THREADS_MAX 4
 #define CLONE_ALIGN (4 * KiB)
 
