@@ -54,6 +54,14 @@ VARIANTS=(compat=0.10 compat=1.1,cluster_size=512 compat=0.10,cluster_size=4k cl
     done
 }
 
+@test "every pair of settings, both ways (TRAPEZE_NIGHTLY=1: a thousand variants more)" {
+    need_qemu
+    command -v python3 >/dev/null || skip "python3 is not installed"
+    run python3 "$BATS_TEST_DIRNAME/disk_matrix.py" "$TRAPEZE" ${TRAPEZE_NIGHTLY:+all}
+    echo "$output"
+    [ "$status" -eq 0 ]
+}
+
 @test "external data files are read and never written" {
     need_qemu
     make_raw a.raw
