@@ -26,7 +26,14 @@ static void pace_holds_the_rate(void **state)
     for (s64 end = now + 100 * MS; now < end; sent += 256 * KiB)
         now += migrate_pace_take(&p, 256 * KiB, now);
     assert_in_range(sent, 10 * MiB, 12 * MiB);
+    /* Who asks first and pays later. */
+    for (s64 end = now + 100 * MS, wait_ns; now < end; now += wait_ns) {
+        migrate_pace_take(&p, 256 * KiB, now);
+        wait_ns = migrate_pace_wait(&p, now);
+        assert_in_range(wait_ns, 1, 6 * MS);
+    }
     migrate_pace_set(&p, 0);
+    assert_int_equal(migrate_pace_wait(&p, now), 0);
     assert_int_equal(migrate_pace_take(&p, GiB, now), 0);
     assert_int_equal(migrate_pace_take(&p, GiB, now), 0);
     migrate_pace_fini(&p);
@@ -36,7 +43,7 @@ static u64 take_all(struct migrate_queue *q, unsigned sender)
 {
     u64 first, bits, count = 0;
 
-    while (migrate_queue_take(q, sender, &first, &bits)) {
+    while (migrate_queue_take(q, sender, 64, &first, &bits)) {
         assert_int_equal(first / 64 % q->senders, sender);
         count += (u64)__builtin_popcountll(bits);
     }
@@ -105,12 +112,36 @@ static void queue_goes_on_where_it_is_touched(void **state)
     for (u64 page = 6 * 64 + 5; page < 7 * 64; page++)
         assert_true(migrate_queue_claim(&q, page));
     assert_false(migrate_queue_claim(&q, 6 * 64 + 5));
-    assert_true(migrate_queue_take(&q, 0, &first, &bits));
+    assert_true(migrate_queue_take(&q, 0, 64, &first, &bits));
     assert_int_equal(first, 6 * 64);
     assert_int_equal(bits, 31);
-    assert_true(migrate_queue_take(&q, 1, &first, &bits));
+    assert_true(migrate_queue_take(&q, 1, 64, &first, &bits));
     assert_int_equal(first, 64);
     assert_int_equal(take_all(&q, 0) + take_all(&q, 1), 640 - 128);
+    migrate_queue_fini(&q);
+}
+
+/* As many pages as are asked for; what somebody else has claimed meanwhile is no end. */
+static void queue_gives_little_at_a_time(void **state)
+{
+    struct migrate_queue q;
+    u64 first, bits;
+
+    assert_int_equal(migrate_queue_init(&q, 128, 1, NULL), 0);
+    migrate_queue_fill(&q, 0, 128);
+    assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 128);
+    assert_true(migrate_queue_take(&q, 0, 8, &first, &bits));
+    assert_true(first == 0 && bits == 0xff);
+    for (u64 page = 8; page < 16; page++)
+        assert_true(migrate_queue_claim(&q, page));
+    assert_true(migrate_queue_take(&q, 0, 8, &first, &bits));
+    assert_true(first == 0 && bits == 0xff0000);
+    for (u64 page = 24; page < 68; page++)
+        assert_true(migrate_queue_claim(&q, page));
+    assert_true(migrate_queue_take(&q, 0, 64, &first, &bits));
+    assert_true(first == 64 && bits == ~0xfull);
+    assert_false(migrate_queue_take(&q, 0, 64, &first, &bits));
+    assert_int_equal(migrate_queue_left(&q), 0);
     migrate_queue_fini(&q);
 }
 
@@ -124,7 +155,7 @@ static void queue_counts_waste(void **state)
     migrate_queue_fill(&q, 0, 640);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_ALL, 0), 640);
     assert_int_equal(q.first, 640);
-    assert_true(migrate_queue_take(&q, 0, &first, &bits));
+    assert_true(migrate_queue_take(&q, 0, 64, &first, &bits));
     q.sent[0] = bits;
     q.fresh[0] = 7;
     q.fresh[5] = 15; /* has not gone over: no waste */
@@ -132,7 +163,7 @@ static void queue_counts_waste(void **state)
     assert_int_equal(migrate_queue_written(&q), 0);
     assert_int_equal(q.wasted, 3);
     migrate_queue_cut(&q);
-    assert_false(migrate_queue_take(&q, 0, &first, &bits));
+    assert_false(migrate_queue_take(&q, 0, 64, &first, &bits));
     assert_int_equal(migrate_queue_left(&q), 640 - 64 + 3);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 100), 3);
     assert_int_equal(q.wasted, 0);
@@ -146,8 +177,8 @@ static void queue_counts_waste(void **state)
     migrate_queue_written(&q);
     migrate_queue_fill(&q, 0, 640);
     assert_int_equal(migrate_queue_begin(&q, MIGRATE_PASS_AGAIN, 128), 128);
-    assert_true(migrate_queue_take(&q, 0, &first, &bits) && first == 0);
-    assert_true(migrate_queue_take(&q, 0, &first, &bits) && first == 320);
+    assert_true(migrate_queue_take(&q, 0, 64, &first, &bits) && first == 0);
+    assert_true(migrate_queue_take(&q, 0, 64, &first, &bits) && first == 320);
     migrate_queue_fini(&q);
 }
 
@@ -311,6 +342,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(queue_sends_everything_once),
     cmocka_unit_test(queue_holds_back_written_pages),
     cmocka_unit_test(queue_goes_on_where_it_is_touched),
+    cmocka_unit_test(queue_gives_little_at_a_time),
     cmocka_unit_test(judge_converges),
     cmocka_unit_test(judge_idle_guest_stops_at_once),
     cmocka_unit_test(judge_hopeless),

@@ -75,6 +75,16 @@ static void fail(struct migrate_destination *d, const struct err *err)
 
 /* --- pages that come after the guest runs --- */
 
+/* Under the lock. */
+static bool is_asked(const struct migrate_destination *d, u64 page)
+{
+    const struct waiter *w = d->waiters;
+
+    while (w && w->page != page)
+        w = w->next;
+    return w != NULL;
+}
+
 static int supply(void *opaque, u64 page, const u8 *bytes)
 {
     struct migrate_destination *d = opaque;
@@ -85,7 +95,9 @@ static int supply(void *opaque, u64 page, const u8 *bytes)
     if (left && !atomic_load(&d->waiting))
         return 0;
     pthread_mutex_lock(&d->lock);
-    pthread_cond_broadcast(&d->page_came);
+    if (is_asked(
+            d, page)) /* waking a processor for somebody else's page costs it more than the page */
+        pthread_cond_broadcast(&d->page_came);
     if (!left)
         pthread_cond_broadcast(&d->changed);
     pthread_mutex_unlock(&d->lock);
@@ -106,15 +118,6 @@ static void ask(struct migrate_destination *d, u64 page)
 static bool is_over(const struct migrate_destination *d)
 {
     return d->refused || (!d->go && d->failure.code);
-}
-
-static bool is_asked(const struct migrate_destination *d, u64 page)
-{
-    const struct waiter *w = d->waiters;
-
-    while (w && w->page != page)
-        w = w->next;
-    return w != NULL;
 }
 
 /* lazy_source.fetch: the page comes through supply(); this only asks for it and waits. */

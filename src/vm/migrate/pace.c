@@ -25,6 +25,14 @@ void migrate_pace_set(struct migrate_pace *p, u64 bytes_per_s)
     pthread_mutex_unlock(&p->lock);
 }
 
+s64 migrate_pace_wait(struct migrate_pace *p, s64 now_ns)
+{
+    pthread_mutex_lock(&p->lock);
+    s64 wait_ns = p->bytes_per_s ? p->free_ns - now_ns : 0;
+    pthread_mutex_unlock(&p->lock);
+    return MAX(wait_ns, (s64)0);
+}
+
 s64 migrate_pace_take(struct migrate_pace *p, u64 bytes, s64 now_ns)
 {
     s64 wait_ns = 0;

@@ -17,6 +17,8 @@ struct migrate_pace {
 void migrate_pace_init(struct migrate_pace *p, u64 bytes_per_s);
 void migrate_pace_fini(struct migrate_pace *p);
 void migrate_pace_set(struct migrate_pace *p, u64 bytes_per_s);
+/* How long until all that was sent is paid for, in ns. */
+s64 migrate_pace_wait(struct migrate_pace *p, s64 now_ns);
 /* About to send `bytes`: how long to wait first, in ns. */
 s64 migrate_pace_take(struct migrate_pace *p, u64 bytes, s64 now_ns);
 

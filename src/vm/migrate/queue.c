@@ -171,30 +171,36 @@ u64 migrate_queue_left(const struct migrate_queue *q)
     return count;
 }
 
-/* Takes what is left of one word. */
-static u64 take_word(struct migrate_queue *q, u64 word)
+/* Takes what is left of one word, or its first pages. */
+static u64 take_word(struct migrate_queue *q, u64 word, unsigned most)
 {
-    u64 bits = atomic_load_explicit(&q->pass[word], memory_order_relaxed);
+    u64 left = atomic_load_explicit(&q->pass[word], memory_order_relaxed), bits = left;
 
     if (!bits)
         return 0;
-    bits = atomic_exchange(&q->pass[word], 0);
+    for (unsigned i = 0; i < most; i++)
+        left &= left - 1;
+    bits &= ~left;
+    bits &= atomic_fetch_and(&q->pass[word], ~bits);
     /* Another took some by name (claim), or the pass lost them: only what is still to do. */
     return bits & atomic_fetch_and(&q->todo[word], ~bits);
 }
 
-bool migrate_queue_take(struct migrate_queue *q, unsigned sender, u64 *ret_first, u64 *ret_bits)
+bool migrate_queue_take(struct migrate_queue *q, unsigned sender, unsigned most, u64 *ret_first,
+                        u64 *ret_bits)
 {
     u64 mine = (q->words + q->senders - 1 - sender) / q->senders; /* words of this sender */
     u64 start = atomic_load_explicit(&q->at[sender], memory_order_relaxed);
 
     for (u64 i = 0; i < mine; i++) {
         u64 n = (start + i) % mine, word = n * q->senders + sender;
-        u64 bits = take_word(q, word);
+        u64 bits = 0;
 
+        while (!bits && atomic_load_explicit(&q->pass[word], memory_order_relaxed))
+            bits = take_word(q, word, most);
         if (!bits)
             continue;
-        atomic_store_explicit(&q->at[sender], n + 1, memory_order_relaxed);
+        atomic_store_explicit(&q->at[sender], n, memory_order_relaxed);
         *ret_first = 64 * word;
         *ret_bits = bits;
         return true;

@@ -50,8 +50,10 @@ u64 migrate_queue_begin(struct migrate_queue *q, enum migrate_pass pass, u64 lim
 /* Ends the pass early: senders that are busy find nothing more in it. */
 void migrate_queue_cut(struct migrate_queue *q);
 u64 migrate_queue_left(const struct migrate_queue *q); /* pages to do, in all */
-/* The next pages of the pass for one sender, of one group, as bits; false: none is left. They are off the list. */
-bool migrate_queue_take(struct migrate_queue *q, unsigned sender, u64 *ret_first, u64 *ret_bits);
+/* The next pages of the pass for one sender, of one group and `most` at most, as bits; false: none is left. They are off
+ * the list. */
+bool migrate_queue_take(struct migrate_queue *q, unsigned sender, unsigned most, u64 *ret_first,
+                        u64 *ret_bits);
 /* Takes one page, whatever pass it is in; false: it was sent already. Any thread. */
 bool migrate_queue_claim(struct migrate_queue *q, u64 page);
 /* The pass goes on at this page: somebody touched it, and will touch its neighbours. Any thread. */

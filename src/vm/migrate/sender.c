@@ -15,6 +15,12 @@
 /* What it was limited to says more than what can be measured once a message is packed. */
 #define SLOW_BYTES_PER_S (250 * MiB)
 
+/* In a post-copy somebody may wait for any page. A message that takes long makes him wait for pages that come before his
+ * in it, or for what is in front of it on the line. */
+#define LONG_NS 600000
+#define SHORT_NS 150000
+#define MOST_MIN 8
+
 static void sleep_ns(s64 ns)
 {
     struct timespec t = {ns / NS_PER_S, ns % NS_PER_S};
@@ -31,11 +37,17 @@ static int send_batch(struct migrate_sender *m, struct err *err)
     if (!migrate_encoder_end(e, &flags, &len))
         return 0;
     s64 start_ns = migrate_now_ns();
-    s64 wait_ns = migrate_pace_take(&m->source->pace, len + MIGRATE_HEAD_BYTES, start_ns);
-    if (wait_ns > 0)
-        sleep_ns(wait_ns);
+    u64 limit = m->source->options.bytes_per_s;
+    migrate_pace_take(&m->source->pace, len + MIGRATE_HEAD_BYTES, start_ns);
     int rc = migrate_line_send(m->line, MIGRATE_PAGES, flags, e->iov, e->niov, err);
-    migrate_encoder_measure(e, len, migrate_now_ns() - start_ns);
+    s64 took_ns = migrate_now_ns() - start_ns;
+    migrate_encoder_measure(e, len, took_ns);
+    if (limit)
+        took_ns = MAX(took_ns, (s64)(len * (u64)NS_PER_S / limit));
+    if (took_ns > LONG_NS)
+        m->most = MAX(m->most / 2, (unsigned)MOST_MIN);
+    else if (took_ns < SHORT_NS)
+        m->most = MIN(m->most * 2, (unsigned)MIGRATE_BATCH);
     return rc;
 }
 
@@ -56,12 +68,20 @@ static int send_group(struct migrate_sender *m, u64 first, u64 bits, struct err 
     return send_batch(m, err);
 }
 
-static bool is_failed(struct migrate_source *s)
+/* Waits until the line is free, then says how many pages the next message may have; 0: it is over. Pages are taken off the
+ * list after that: from then on nobody can have them sooner. */
+static unsigned next_most(struct migrate_sender *m)
 {
+    struct migrate_source *s = m->source;
+    s64 wait_ns = migrate_pace_wait(&s->pace, migrate_now_ns());
+
+    if (wait_ns > 0)
+        sleep_ns(wait_ns);
     pthread_mutex_lock(&s->lock);
     bool failed = s->failure.code || s->cancelled || s->quit;
+    bool serving = s->phase == MIGRATE_POSTCOPY;
     pthread_mutex_unlock(&s->lock);
-    return failed;
+    return failed ? 0 : serving ? m->most : MIGRATE_BATCH;
 }
 
 static void send_pass(struct migrate_sender *m)
@@ -69,9 +89,11 @@ static void send_pass(struct migrate_sender *m)
     struct migrate_source *s = m->source;
     struct err err = ERR_INIT;
     u64 first, bits;
+    unsigned most;
     int rc = 0;
 
-    while (!rc && !is_failed(s) && migrate_queue_take(&s->queue, m->index, &first, &bits))
+    while (!rc && (most = next_most(m)) &&
+           migrate_queue_take(&s->queue, m->index, most, &first, &bits))
         rc = send_group(m, first, bits, &err);
     if (rc)
         migrate_source_fail(s, &err);
@@ -113,8 +135,10 @@ int migrate_senders_start(struct migrate_source *s, struct err *err)
         struct migrate_sender *m = &s->sender[i];
 
         /* The first connection is for what must not wait, if there is another one. */
-        *m = (struct migrate_sender){
-            .source = s, .index = i, .line = &s->line[s->nlines == 1 ? 0 : i + 1]};
+        *m = (struct migrate_sender){.source = s,
+                                     .index = i,
+                                     .most = MIGRATE_BATCH,
+                                     .line = &s->line[s->nlines == 1 ? 0 : i + 1]};
         rc = migrate_encoder_init(&m->encoder, &s->cache, &s->counts, s->options.pack, err);
         m->encoder.slow_line = s->options.bytes_per_s && s->options.bytes_per_s < SLOW_BYTES_PER_S;
         if (!rc && (rc = pthread_create(&m->thread, NULL, sender_thread, m)))

@@ -12,6 +12,7 @@ struct migrate_sender {
     unsigned index;
     struct migrate_line *line;
     struct migrate_encoder encoder;
+    unsigned most; /* pages in a message, while the guest runs over there */
     pthread_t thread;
     bool started;
 };
