@@ -142,7 +142,7 @@ int guest_ask(const struct host *h, const struct record *record, const char *ver
     return rc;
 }
 
-int guest_end_now(struct host *h, struct record *record, struct err *err)
+int guest_end_now(struct host *h, struct record *record, bool force, struct err *err)
 {
     struct client c;
     bool gone;
@@ -150,8 +150,10 @@ int guest_end_now(struct host *h, struct record *record, struct err *err)
 
     c.timeout_ms = QUIT_MS;
     if (!rc)
-        rc = client_call(&c, "quit", NULL, NULL, err);
+        rc = client_call(&c, "quit", json_pack("{s:b}", "force", force), NULL, err);
     client_close(&c);
+    if (rc == -EBUSY && !force)
+        return rc;
     if (rc || guest_wait(h, record->id, QUIT_MS)) {
         *err = ERR_INIT;
         if ((rc = guest_kill(h, record->id, STATUS_STOPPED, err)))

@@ -52,8 +52,9 @@ int guest_ask(const struct host *h, const struct record *record, const char *ver
               json_t **ret_answer, struct err *err);
 #define GUEST_ANSWER_MS 10000
 /* Ends a running guest at once: asked to, it closes its disks; if it does not answer, the kernel ends it. What the record
- * says is new then; it still says "running" if it is gone altogether. */
-int guest_end_now(struct host *h, struct record *record, struct err *err);
+ * says is new then; it still says "running" if it is gone altogether. -EBUSY: it has something that another host needs, or
+ * may be the only one of two, and `force` is not set. */
+int guest_end_now(struct host *h, struct record *record, bool force, struct err *err);
 
 /* "3 minutes", for people. */
 const char *guest_age(s64 seconds, char buf[32]);

@@ -254,7 +254,7 @@ static int settle(struct request *r, struct host *h, struct record *record, stru
                        "nobody can say whether the machine is there, so it stands still here. "
                        "'trapeze migrate --again %s PLACE' asks once more. If nobody can be asked, "
                        "look there: if it is not there, 'trapeze migrate --claim %s' lets it go on "
-                       "here; if it is, 'trapeze kill %s', unless it waits for memory",
+                       "here; if it is, 'trapeze kill --force %s', unless it waits for memory",
                        record->name, record->name, record->name);
     *err = ERR_INIT;
     int rc = guest_ask(h, record, "migrate-decide", json_pack("{s:s}", "answer", answers[said]),

@@ -9,7 +9,7 @@ static int remove_one(void *opaque, struct host *h, struct record *record, struc
 {
     const bool *force = opaque;
     if (record->state == RECORD_RUNNING && *force) {
-        int rc = guest_end_now(h, record, err);
+        int rc = guest_end_now(h, record, true, err);
 
         if (rc || record->state != RECORD_ENDED) /* a transient one leaves nothing */
             return rc;

@@ -70,7 +70,13 @@ void control_do_powerdown(struct control_call *call)
 void control_do_quit(struct control_call *call)
 {
     struct vm *vm = call->vm;
+    struct err err = ERR_INIT;
+    bool force;
 
+    if (control_flag(call, "force", &force, &err) || (!force && vm_migrate_may_end(vm, &err))) {
+        control_fail(call, &err);
+        return;
+    }
     control_reply(call, NULL);
     vm_stop(vm, VM_END_STOPPED, 0);
 }

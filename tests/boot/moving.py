@@ -219,6 +219,10 @@ def undecided(world):
     if world.a.state() != 'undecided' or '--again' not in out:
         raise Wrong(f'it is {world.a.state()}: {out}')
     world.a.call('resume', 'web', wanted=4)
+    for verb in ('kill', 'stop'):
+        out = world.a.call(verb, 'web', wanted=4)
+        if '--force' not in out:
+            raise Wrong(f'{verb}: {out}')
     world.a.call('migrate', '--again', '--insecure', '-q', 'web', f'tcp://{world.b.address}:7007')
     world.checked(world.b, 'asked again')
     world.unplug()

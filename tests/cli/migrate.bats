@@ -30,7 +30,7 @@ teardown() {
     kill ${RECEIVER:-} ${BACK:-} 2>/dev/null || true
     for root in "$TRAPEZE_ROOT" "${THERE:-}"; do
         if [ -n "$root" ]; then
-            TRAPEZE_ROOT=$root "$TRAPEZE" ps -q 2>/dev/null | TRAPEZE_ROOT=$root xargs -r "$TRAPEZE" kill 2>/dev/null || true
+            TRAPEZE_ROOT=$root "$TRAPEZE" ps -q 2>/dev/null | TRAPEZE_ROOT=$root xargs -r "$TRAPEZE" kill -f 2>/dev/null || true
         fi
     done
 }

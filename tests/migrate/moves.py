@@ -203,16 +203,28 @@ def snapshots(hosts):
 
 
 def cancel_then_move(hosts):
+    """By the verb for it, and by Ctrl-C and SIGTERM of the one that shows the progress; its death changes nothing."""
     a, b = hosts
     a.start('walker')
-    run = a.migrate('walker', b, '--bandwidth', '2M')
+    for end in (None, signal.SIGINT, signal.SIGTERM):
+        run = a.migrate('walker', b, '--bandwidth', '2M')
+        wait_phase(run, 'copying')
+        if end:
+            run.send_signal(end)
+        else:
+            a.call('migrate', '--cancel', 'walker')
+        _, errors = run.communicate(timeout=PATIENCE_S)
+        if run.returncode != 4 or 'cancelled' not in errors:
+            raise Wrong(f'{end}: status {run.returncode}, {errors}')
+        still_counts(a, f'it goes on after the cancel by {end}')
+        until('nothing is left there', lambda: not b.guests())
+    run = a.migrate('walker', b, '--bandwidth', '10M')
     wait_phase(run, 'copying')
-    a.call('migrate', '--cancel', 'walker')
-    _, errors = run.communicate(timeout=PATIENCE_S)
-    if run.returncode != 4 or 'cancelled' not in errors:
-        raise Wrong(f'status {run.returncode}, {errors}')
-    still_counts(a, 'it goes on after the cancel')
-    until('nothing is left there', lambda: not b.guests())
+    run.kill()
+    run.communicate(timeout=PATIENCE_S)
+    until('it has gone although nobody looked on', lambda: a.state('walker') == 'ended')
+    check_move(a, b, 'walker')
+    a, b = b, a
     move(a, b, 'walker')
     b.call('rm', '-f', 'walker')
 
@@ -288,6 +300,10 @@ def broken_postcopy(folder):
         if a.state('walker') != 'serving pages':
             raise Wrong(f'it is {a.state("walker")} here')
         a.call('resume', 'walker', wanted=4)
+        # Nobody ends it by mistake.
+        refused(a, '--force', 'kill', 'walker')
+        refused(a, 'stop it there', 'stop', 'walker')
+        refused(b, '--force', 'kill', 'walker')
         # A part of its memory is not there yet: nobody may take the rest for all of it.
         refused(b, 'still to come', 'snapshot', 'create', 'walker', 'half')
         refused(b, 'still to come', 'migrate', 'walker', f'unix:{folder}/a/in')

@@ -97,7 +97,9 @@ static json_t *answer(struct migrate_doorman *d, struct wire *w, const json_t *r
         return again(d, w, json_integer_value(json_object_get(request, "fds")));
     err_set(&err, EBUSY,
             "the guest waits for %llu MiB of its memory, which the host has that it was on before: "
-            "if the line between them broke, 'trapeze migrate --again' there goes on",
+            "if the line between them broke, 'trapeze migrate --again' there goes on; 'trapeze "
+            "kill --force' "
+            "gives it up",
             (unsigned long long)(lazy_missing(&vm->ram) * MIGRATE_PAGE_BYTES / MiB + 1));
     return error_answer(&err);
 }

@@ -26,6 +26,9 @@ bool vm_migrate_may_resume(const struct vm *vm);
 int vm_migrate_retake(struct vm *vm);
 /* -EBUSY: the machine is on its way, so its disks must stay as they were described and its state is not ours to take. */
 int vm_migrate_stays(const struct vm *vm, struct err *err);
+/* -EBUSY: if the process ended now, the guest would be lost here or on another host, and not everybody who ends a guest
+ * knows that. Not after it was asked by a person who does. */
+int vm_migrate_may_end(const struct vm *vm, struct err *err);
 /* For `status`: NULL when there is nothing to say. */
 const char *vm_migrate_state(const struct vm *vm);
 
