@@ -30,6 +30,7 @@ struct memory_file {
     struct memory_event *events;
     unsigned nevents, events_room;
     unsigned fail_at; /* this change fails, counted from 1; 0: none */
+    bool full;        /* and so do all behind it, but syncs: there is no room */
     unsigned changes;
     int fail_with;
 };
@@ -60,7 +61,8 @@ static inline int memory_note(struct memory_file *m, enum memory_op op, u64 offs
 {
     struct memory_event *e;
 
-    if (m->fail_at && ++m->changes == m->fail_at)
+    if (m->fail_at && ++m->changes >= m->fail_at &&
+        (m->full ? op != MEMORY_SYNC : m->changes == m->fail_at))
         return -m->fail_with;
     if (!m->record)
         return 0;
