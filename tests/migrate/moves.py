@@ -18,6 +18,7 @@ import time
 
 TRAPEZE, WALKER = sys.argv[1:3]
 WALK = 'set=12 fill=6 rate=20'
+WALK_LITTLE = 'set=2 fill=2 rate=2'  # a KVM in software is slow
 PATIENCE_S = 120
 MODES = [[], ['--postcopy'], ['--compress', 'zstd', '--delta', '32M', '--bandwidth', '200M'],
          ['--connections', '3', '--bandwidth', '20M'], ['--throttle', '80', '--bandwidth', '30M'],
@@ -318,18 +319,22 @@ def broken_postcopy(folder):
 
 
 def accelerators(hosts, folder):
-    """From the translator to KVM and back, where KVM works."""
-    a, b = hosts
-    if subprocess.run([TRAPEZE, 'run', '--accel', 'kvm', '-k', WALKER, '-a', 'set=1 fill=1 seconds=1', '-m', '64M', '--net',
-                       'none', '--serial', 'null', '--debug-exit', '0xf4'], stdin=subprocess.DEVNULL, capture_output=True,
-                      check=False, timeout=PATIENCE_S).returncode != 1:
-        return 'KVM does not work here'
+    """From the translator to KVM and back. This guest is content with a KVM that is too weak for a kernel."""
+    if not os.path.exists('/dev/kvm'):
+        return 'no /dev/kvm'
+    os.environ['TRAPEZE_ACCEL_ANYWAY'] = 'kvm'
     k = Host(folder, 'kvm', '--accel', 'kvm')
     t = Host(folder, 'bt', '--accel', 'bt')
     try:
-        a.start('walker')
-        move(a, k, 'walker')
-        move(k, t, 'walker', '--postcopy')
+        for there, back in [((), ('--postcopy',)), (('--postcopy',), ())]:
+            t.start('walker', '--accel', 'bt', more=WALK_LITTLE)
+            move(t, k, 'walker', *there)
+            accel = json.loads(k.call('inspect', 'walker'))[0]['machine']['accel']
+            if accel != 'kvm':
+                raise Wrong(f'it runs under {accel} there')
+            move(k, t, 'walker', *back)
+            t.clear()
+            os.unlink(t.debug)
     finally:
         k.close()
         t.close()
