@@ -5,6 +5,9 @@
  * Threads take turns at writing, and read and look for zeros side by side: the kernel lets one write at a time into a file
  * anyway, and whoever waits for that there spins on its processor instead of leaving it to the one that works.
  *
+ * What is a hole in the file under an image is zeros without being read: images are made whose clusters are all there and
+ * hold nothing yet (preallocation=metadata).
+ *
  * Bytes are shared with the source (FICLONERANGE) where the file system can; else they are read, looked at for zeros,
  * and written.
  */
@@ -19,15 +22,25 @@
 #define CHUNK_BYTES (2 * MiB)
 #define BUFFER_BYTES \
     CHUNK_BYTES /* one turn for a piece: to take turns more often costs more than the cache gains */
-#define ZERO_BYTES (4 * KiB) /* smaller runs of zeros are not worth a hole */
+#define COMPARE_BYTES (256 * KiB) /* of each image: stays in the processor's cache */
+#define ZERO_BYTES (4 * KiB)      /* smaller runs of zeros are not worth a hole */
 #define THREADS_MAX 4
 #define CLONE_ALIGN (4 * KiB)
+
+/* What was found last: to find where a range ends, some file systems walk all of it. */
+struct holes {
+    struct block_file *file;
+    u64 start, end;
+    bool data;
+};
 
 struct copier {
     const struct block_copy *c;
     u64 size, unit;       /* unit: zeros are looked for in steps of it */
     atomic_bool no_clone; /* the file system cannot */
     pthread_mutex_t turn; /* held to write data */
+    pthread_mutex_t seen; /* protects holes; taken after lock */
+    struct holes holes;
     pthread_mutex_t lock; /* protects all below */
     u64 next, data_end;   /* the next piece; up to data_end nothing may be skipped */
     int rc;
@@ -56,15 +69,37 @@ bool block_is_zero(const void *buf, size_t len)
     return true;
 }
 
+/* An extent of a file that does not change meanwhile: zeros if it begins with a hole; it ends where that does. */
+static void see_hole(struct holes *h, struct block_extent *e)
+{
+    struct holes found = {.file = e->file, .start = e->host};
+
+    if (e->kind != BLOCK_KIND_DATA || e->host >= e->file->size)
+        return;
+    if (h->file != e->file || e->host < h->start || e->host >= h->end) {
+        if (block_file_next(e->file, e->host, &found.data, &found.end))
+            return;
+        *h = found;
+    }
+    e->kind = h->data ? BLOCK_KIND_DATA : BLOCK_KIND_ZERO;
+    e->len = MIN(e->len, h->end - e->host);
+}
+
 /* --- one piece --- */
 
 static int map_source(struct copier *k, u64 offset, u64 len, struct block_extent *e,
                       struct err *err)
 {
     struct block_image *from = k->c->from, *owner;
+    int rc = k->c->own_only ? from->fmt->ops->map(from->fmt, offset, len, e, err)
+                            : block_image_map(from, offset, len, e, &owner, err);
 
-    return k->c->own_only ? from->fmt->ops->map(from->fmt, offset, len, e, err)
-                          : block_image_map(from, offset, len, e, &owner, err);
+    if (rc)
+        return rc;
+    pthread_mutex_lock(&k->seen);
+    see_hole(&k->holes, e);
+    pthread_mutex_unlock(&k->seen);
+    return 0;
 }
 
 static bool needs_nothing(const struct copier *k, const struct block_extent *e)
@@ -253,6 +288,7 @@ int block_copy(const struct block_copy *c, struct err *err)
 
     k.unit = MAX((u64)MIN(c->to->fmt->cluster_bytes, BUFFER_BYTES), ZERO_BYTES);
     pthread_mutex_init(&k.turn, NULL);
+    pthread_mutex_init(&k.seen, NULL);
     pthread_mutex_init(&k.lock, NULL);
     while (started < more && pthread_create(&thread[started], NULL, copier_run, &k) == 0)
         started++;
@@ -260,6 +296,7 @@ int block_copy(const struct block_copy *c, struct err *err)
     for (unsigned i = 0; i < started; i++)
         pthread_join(thread[i], NULL);
     pthread_mutex_destroy(&k.lock);
+    pthread_mutex_destroy(&k.seen);
     pthread_mutex_destroy(&k.turn);
     if (k.rc && err)
         *err = k.err;
@@ -277,7 +314,8 @@ int block_read_padded(struct block_image *i, void *buf, size_t len, u64 offset, 
 }
 
 /* How many bytes from offset on are known to be zeros without reading them. */
-static int zeros_at(struct block_image *i, u64 offset, u64 len, u64 *ret_len, struct err *err)
+static int zeros_at(struct block_image *i, struct holes *h, u64 offset, u64 len, u64 *ret_len,
+                    struct err *err)
 {
     struct block_image *owner;
     struct block_extent e;
@@ -287,31 +325,34 @@ static int zeros_at(struct block_image *i, u64 offset, u64 len, u64 *ret_len, st
     if (offset >= i->fmt->size)
         return 0;
     rc = block_image_map(i, offset, MIN(len, i->fmt->size - offset), &e, &owner, err);
-    if (!rc)
-        *ret_len = e.kind == BLOCK_KIND_ZERO || e.kind == BLOCK_KIND_ABSENT ? e.len : 0;
-    return rc;
+    if (rc)
+        return rc;
+    see_hole(h, &e);
+    *ret_len = e.kind == BLOCK_KIND_ZERO || e.kind == BLOCK_KIND_ABSENT ? e.len : 0;
+    return 0;
 }
 
 int block_compare(struct block_image *a, struct block_image *b, u64 *ret_offset, struct err *err)
 {
     u64 size = MAX(a->fmt->size, b->fmt->size);
-    auto_free u8 *x = malloc(BUFFER_BYTES);
-    auto_free u8 *y = malloc(BUFFER_BYTES);
+    auto_free u8 *x = malloc(COMPARE_BYTES);
+    auto_free u8 *y = malloc(COMPARE_BYTES);
+    struct holes in_a = {0}, in_b = {0};
 
     if (!x || !y)
         return err_set(err, ENOMEM, "no memory");
     for (u64 offset = 0, za, zb, part; offset < size; offset += part) {
-        int rc = zeros_at(a, offset, size - offset, &za, err);
+        int rc = zeros_at(a, &in_a, offset, size - offset, &za, err);
 
         if (!rc)
-            rc = zeros_at(b, offset, size - offset, &zb, err);
+            rc = zeros_at(b, &in_b, offset, size - offset, &zb, err);
         part = MIN(za, zb);
         if (rc || part) {
             if (rc)
                 return rc;
             continue;
         }
-        part = MIN(size - offset, BUFFER_BYTES);
+        part = MIN(size - offset, COMPARE_BYTES);
         rc = block_read_padded(a, x, part, offset, err);
         if (!rc)
             rc = block_read_padded(b, y, part, offset, err);

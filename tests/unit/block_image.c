@@ -84,6 +84,39 @@ static void copy_and_compare(void **state)
     block_image_close(b);
 }
 
+static int hole_behind(struct block_file *f, u64 offset, bool *ret_data, u64 *ret_end)
+{
+    u64 hole = memory_of(f)->hole;
+
+    *ret_data = offset < hole;
+    *ret_end = *ret_data ? hole : f->size;
+    return 0;
+}
+
+/* Bytes that the file says it has not are not looked at. */
+static void holes_are_not_read(void **state)
+{
+    static u8 data[50000], zeros[sizeof(data)], seen[sizeof(data)];
+    struct block_file_ops ops = memory_ops;
+    struct memory_file *m = made();
+    struct block_image *a = opened(m), *b = opened(made());
+    struct block_copy copy = {.from = a, .to = b, .to_is_zero = true};
+
+    memset(data, 7, sizeof(data));
+    assert_int_equal(block_image_write(a, data, sizeof(data), 0, NULL), 0);
+    m->hole = m->file.size;
+    assert_int_equal(block_image_write(a, data, sizeof(data), 100000, NULL), 0);
+    ops.next = hole_behind;
+    m->file.ops = &ops;
+    assert_int_equal(block_copy(&copy, NULL), 0);
+    assert_int_equal(block_image_read(b, seen, sizeof(seen), 0, NULL), 0);
+    assert_memory_equal(seen, data, sizeof(seen));
+    assert_int_equal(block_image_read(b, seen, sizeof(seen), 100000, NULL), 0);
+    assert_memory_equal(seen, zeros, sizeof(seen));
+    block_image_close(a);
+    block_image_close(b);
+}
+
 static void zeros_are_seen(void **state)
 {
     static u8 buf[1000];
@@ -101,6 +134,7 @@ static void zeros_are_seen(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(from_first_to_last),
     cmocka_unit_test(copy_and_compare),
+    cmocka_unit_test(holes_are_not_read),
     cmocka_unit_test(zeros_are_seen),
 };
 

@@ -33,6 +33,7 @@ struct memory_file {
     bool full;        /* and so do all behind it, but syncs: there is no room */
     unsigned changes;
     int fail_with;
+    u64 hole; /* for a test's own `next` */
 };
 
 static inline struct memory_file *memory_of(struct block_file *f)
