@@ -64,7 +64,8 @@ static int open_beneath(const char *folder, const char *name, bool readonly,
     if (rc == -EXDEV)
         return err_set(err, EPERM,
                        "%s: lies outside the folder of the image that names it, which is allowed "
-                       "only for images that are trusted (trust)",
+                       "only for images that are trusted (disk --trust; run --disk "
+                       "FILE,trust)",
                        name);
     return rc;
 }

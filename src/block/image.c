@@ -113,7 +113,8 @@ static int check_chain(const struct block_image *top, const struct block_file *f
             return err_set(err, ELOOP, "%s: is its own backing file, over %u images", file->name,
                            depth - above->depth);
     if (depth >= CHAIN_MAX)
-        return err_set(err, ELOOP, "%s: more than %d backing files", top->path, CHAIN_MAX);
+        return err_set(err, ELOOP, "%s: more than %d backing files above it", file->name,
+                       CHAIN_MAX);
     return 0;
 }
 

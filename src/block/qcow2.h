@@ -256,6 +256,8 @@ struct qcow2_create {
     bool lazy_refcounts;
     const char *backing_name, *backing_format;
 };
+/* Can there be such an image? */
+int qcow2_create_check(const struct qcow2_create *o, struct err *err);
 /* Writes an empty image into the file, which is empty. */
 int qcow2_create(struct block_file *file, const struct qcow2_create *o, struct err *err);
 

@@ -6,7 +6,14 @@
 #include <errno.h>
 #include <stdlib.h>
 
-static int check_options(const struct qcow2_create *o, struct err *err)
+static u64 l1_entries(const struct qcow2_create *o)
+{
+    u64 span_bits = 2 * o->cluster_bits - 3;
+
+    return MAX((o->size + BIT(span_bits) - 1) >> span_bits, 1ull);
+}
+
+int qcow2_create_check(const struct qcow2_create *o, struct err *err)
 {
     if (o->version != 2 && o->version != 3)
         return err_set(err, EINVAL, "qcow2 version %u; there are 2 and 3", o->version);
@@ -19,6 +26,15 @@ static int check_options(const struct qcow2_create *o, struct err *err)
                            : "the refcount width must be a power of two up to 64 bits");
     if (o->version == 2 && o->lazy_refcounts)
         return err_set(err, EINVAL, "lazy refcounts need qcow2 version 3 (compat=1.1)");
+    if (o->size > INT64_MAX - GiB)
+        return err_set(err, EFBIG, "the disk would be too large");
+    if (l1_entries(o) > QCOW2_L1_BYTES_MAX / 8)
+        return err_set(err, EFBIG,
+                       "the disk is too large for clusters of %llu bytes, with which "
+                       "there are up to %llu GiB; larger clusters (up to 2M) hold more",
+                       (unsigned long long)BIT(o->cluster_bits),
+                       (unsigned long long)((QCOW2_L1_BYTES_MAX / 8) << (2 * o->cluster_bits - 3)) /
+                           GiB);
     return 0;
 }
 
@@ -52,23 +68,18 @@ static int write_all(struct block_file *file, struct qcow2_header *h, const u16 
 
 int qcow2_create(struct block_file *file, const struct qcow2_create *o, struct err *err)
 {
-    u64 span_bits = 2 * o->cluster_bits - 3, entries, l1_clusters, n;
+    u64 entries, l1_clusters, n;
     struct qcow2_header h = {.version = o->version, .cluster_bits = o->cluster_bits};
     struct block_format names = {.backing_name = (char *)o->backing_name,
                                  .backing_format = (char *)o->backing_format};
     auto_free u16 *counts = NULL;
     auto_free u8 *cluster = NULL;
-    int rc = check_options(o, err);
+    int rc = qcow2_create_check(o, err);
 
     if (rc)
         return rc;
-    if (o->size > INT64_MAX - GiB)
-        return err_set(err, EFBIG, "%s: the disk would be too large", file->name);
-    entries = (o->size + BIT(span_bits) - 1) >> span_bits;
-    if (entries > QCOW2_L1_BYTES_MAX / 8)
-        return err_set(err, EFBIG, "%s: the disk is too large for clusters of %llu bytes",
-                       file->name, (unsigned long long)BIT(o->cluster_bits));
-    l1_clusters = MAX((entries * 8 + BIT(o->cluster_bits) - 1) >> o->cluster_bits, 1ull);
+    entries = l1_entries(o);
+    l1_clusters = (entries * 8 + BIT(o->cluster_bits) - 1) >> o->cluster_bits;
     n = 1 + l1_clusters;
     h.size = o->size;
     h.refcount_order = o->refcount_order;

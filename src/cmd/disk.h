@@ -26,7 +26,10 @@ void disk_size_text(u64 bytes, char text[32]); /* "1.5 GiB" */
 void disk_print_size(const char *label, u64 bytes);
 
 /* Options of a new image, as -o of create and convert takes them: "cluster_size=64k,compat=1.1". */
-int disk_create_options(const char *list, struct qcow2_create *o, struct err *err);
+int disk_create_options(const char *list, const char *format, struct qcow2_create *o,
+                        struct err *err);
+/* After something failed: of what was to be made nothing is left that could be taken for an image. Returns -err->code. */
+int disk_discard_new(const char *path, bool existed, struct err *err);
 /* Makes an empty image; what was in the file is gone. format NULL: by the name, qcow2 for *.qcow2, else raw. */
 int disk_create_image(const char *path, const char *format, const struct qcow2_create *o,
                       bool unsafe, struct err *err);

@@ -46,12 +46,18 @@ static int sync_folder(const char *path, struct err *err)
     return fd < 0 || fsync(fd) ? err_sys(err, errno, "%s: cannot sync the folder", folder) : 0;
 }
 
+static const char *out_format(const struct sub_args *a)
+{
+    return a->value[CONVERT_OUT] ? a->value[CONVERT_OUT] : "raw";
+}
+
 static int convert_into(struct block_image *from, const struct sub_args *a,
                         const struct qcow2_create *o, struct err *err)
 {
-    const char *format = a->value[CONVERT_OUT] ? a->value[CONVERT_OUT] : "raw";
+    const char *format = out_format(a);
     struct block_image_options io = {.format = format, .unsafe = true};
     struct block_copy copy = {.from = from, .to_is_zero = true};
+    bool existed = access(a->operand[1], F_OK) == 0;
     int rc = disk_create_image(a->operand[1], format, o, true, err);
 
     if (!rc)
@@ -67,7 +73,7 @@ static int convert_into(struct block_image *from, const struct sub_args *a,
     block_image_close(copy.to);
     if (!rc && a->value[CONVERT_SYNC])
         rc = sync_folder(a->operand[1], err);
-    return rc;
+    return rc ? disk_discard_new(a->operand[1], existed, err) : 0;
 }
 
 static int convert_run(const struct sub_args *a, struct err *err)
@@ -76,7 +82,7 @@ static int convert_run(const struct sub_args *a, struct err *err)
         .format = a->value[CONVERT_FORMAT], .readonly = true, .trust = a->value[CONVERT_TRUST]};
     struct block_image *from;
     struct qcow2_create o;
-    int rc = disk_create_options(a->value[CONVERT_OPTIONS], &o, err);
+    int rc = disk_create_options(a->value[CONVERT_OPTIONS], out_format(a), &o, err);
 
     if (!rc)
         rc = block_image_open(a->operand[0], &io, &from, err);

@@ -5,6 +5,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
 
 /* --- options of a new image --- */
 
@@ -52,7 +54,8 @@ static int one_option(char *item, struct qcow2_create *o, struct err *err)
         item);
 }
 
-int disk_create_options(const char *list, struct qcow2_create *o, struct err *err)
+int disk_create_options(const char *list, const char *format, struct qcow2_create *o,
+                        struct err *err)
 {
     auto_free char *copy = strdup(list ? list : "");
     char *cursor = copy, *item;
@@ -61,9 +64,21 @@ int disk_create_options(const char *list, struct qcow2_create *o, struct err *er
     *o = (struct qcow2_create){.version = 3, .cluster_bits = 16, .refcount_order = 4};
     if (!copy)
         return err_set(err, ENOMEM, "no memory");
+    if (*copy && strcmp(format, "qcow2"))
+        return sub_usage(err, "-o is for qcow2 images, and this one is to be %s", format);
     while (list && !rc && (item = value_item(&cursor)))
         rc = one_option(item, o, err);
     return rc;
+}
+
+int disk_discard_new(const char *path, bool existed, struct err *err)
+{
+    struct stat st;
+
+    if (stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
+        (existed ? truncate(path, 0) : unlink(path)) == 0)
+        return err_wrap(err, existed ? "%s is empty now" : "%s was not made", path);
+    return -err->code;
 }
 
 int disk_create_image(const char *path, const char *format, const struct qcow2_create *o,
@@ -71,12 +86,18 @@ int disk_create_image(const char *path, const char *format, const struct qcow2_c
 {
     struct block_file_options fo = BLOCK_FILE_OPTIONS;
     struct block_file *file;
+    bool existed;
     int rc;
 
     if (strcmp(format, "raw") && strcmp(format, "qcow2"))
         return sub_usage(err, "format '%s' is not known; there are raw and qcow2", format);
     if (!strcmp(format, "raw") && o->backing_name)
         return sub_usage(err, "raw images have no backing image");
+    /* What is there is lost only for something that can be. */
+    rc = strcmp(format, "qcow2") ? 0 : qcow2_create_check(o, err);
+    if (rc)
+        return err_wrap(err, "%s", path);
+    existed = access(path, F_OK) == 0;
     fo.create = true;
     rc = block_file_open(path, &fo, &file, err);
     if (rc)
@@ -93,7 +114,7 @@ int disk_create_image(const char *path, const char *format, const struct qcow2_c
                     (unsigned long long)o->size);
     }
     block_file_close(file);
-    return rc;
+    return rc ? disk_discard_new(path, existed, err) : 0;
 }
 
 /* --- create --- */
@@ -139,9 +160,10 @@ static const char *format_by_name(const char *path)
 
 static int create_run(const struct sub_args *a, struct err *err)
 {
-    const char *path = a->operand[0], *format = a->value[CREATE_FORMAT];
+    const char *path = a->operand[0],
+               *format = a->value[CREATE_FORMAT] ? a->value[CREATE_FORMAT] : format_by_name(path);
     struct qcow2_create o;
-    int rc = disk_create_options(a->value[CREATE_OPTIONS], &o, err);
+    int rc = disk_create_options(a->value[CREATE_OPTIONS], format, &o, err);
 
     if (rc)
         return rc;
@@ -157,8 +179,7 @@ static int create_run(const struct sub_args *a, struct err *err)
     if (!rc && a->operands == 2)
         rc = disk_size(a->operand[1], &o.size, err);
     o.size = ALIGN_UP(o.size, 512ull);
-    return rc ? rc
-              : disk_create_image(path, format ? format : format_by_name(path), &o, false, err);
+    return rc ? rc : disk_create_image(path, format, &o, false, err);
 }
 
 const struct subverb disk_create_verb = {

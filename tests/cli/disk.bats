@@ -299,11 +299,27 @@ END
     refuses 4 "No such file" "$TRAPEZE" disk info nothing.raw
 }
 
+@test "what cannot be made leaves what was there; a copy that fails leaves nothing" {
+    make_raw a.raw
+    cp a.raw b.raw
+    refuses 4 "larger clusters" "$TRAPEZE" disk create -f qcow2 -o cluster_size=512 b.raw 1T
+    refuses 2 "-o is for qcow2" "$TRAPEZE" disk create -f raw -o cluster_size=512 b.raw 1M
+    refuses 2 "-o is for qcow2" "$TRAPEZE" disk convert -f raw -o cluster_size=512 a.raw b.raw
+    cmp a.raw b.raw
+    full() { ( trap '' XFSZ; ulimit -f 1000; "$TRAPEZE" "$@" ); }
+    refuses 4 "new.raw was not made" full disk convert -f raw a.raw new.raw
+    refuses 4 "new.qcow2 was not made" full disk convert -f raw -O qcow2 a.raw new.qcow2
+    refuses 4 "b.raw is empty now" full disk convert -f raw a.raw b.raw
+    [ ! -e new.raw ] && [ ! -e new.qcow2 ] && [ ! -s b.raw ]
+}
+
 @test "sizes that can be" {
     for size in 512 1 1k 1.5M 0.5G; do
         disk create -f raw a.raw $size
     done
     [ "$(stat -c %s a.raw)" -eq $((512 * 1024 * 1024)) ]
+    disk create a.qcow2 0
+    disk check a.qcow2
     disk create a.qcow2 1.5k
     run disk info a.qcow2
     [[ $output == *"(1536 bytes)"* ]]
