@@ -248,6 +248,8 @@ static bool take(struct copier *k, u64 *ret_offset, u64 *ret_end)
         *ret_offset = k->next;
         *ret_end = k->next = MIN(ALIGN_DOWN(k->next, CHUNK_BYTES) + CHUNK_BYTES, k->size);
     }
+    if (!k->rc && k->c->progress)
+        k->c->progress->tell(k->c->progress, found ? *ret_offset : k->size, k->size);
     pthread_mutex_unlock(&k->lock);
     return found;
 }

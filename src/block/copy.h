@@ -4,10 +4,17 @@
 
 #include "block/image.h"
 
+/* Told now and then how much of a disk is done, by one thread at a time. NULL: nobody. */
+struct block_progress {
+    void (*tell)(struct block_progress *p, u64 done, u64 size);
+    unsigned percent; /* the caller's */
+};
+
 struct block_copy {
     struct block_image *from, *to; /* `to` is at least as large */
     bool to_is_zero;               /* `to` reads as zeros now: zeros need no writing */
     bool own_only;                 /* only what `from` holds itself, not what it stands on */
+    struct block_progress *progress;
 };
 
 /* The contents; does not flush. */

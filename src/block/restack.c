@@ -13,9 +13,10 @@
 #include <stdlib.h>
 #include <string.h>
 
-int block_commit(struct block_image *top, struct block_image *base, bool keep, struct err *err)
+int block_commit(struct block_image *top, struct block_image *base, bool keep,
+                 struct block_progress *progress, struct err *err)
 {
-    struct block_copy copy = {.from = top, .to = base, .own_only = true};
+    struct block_copy copy = {.from = top, .to = base, .own_only = true, .progress = progress};
     int rc = 0;
 
     if (block_image_size(base) < block_image_size(top))
@@ -51,7 +52,8 @@ static int keep_cluster(struct block_image *top, struct block_image *base, u64 o
     return rc == -EOPNOTSUPP ? block_image_write(top, old, len, offset, err) : rc;
 }
 
-static int keep_content(struct block_image *top, struct block_image *base, struct err *err)
+static int keep_content(struct block_image *top, struct block_image *base,
+                        struct block_progress *progress, struct err *err)
 {
     u64 size = block_image_size(top), bytes = top->fmt->cluster_bytes, end;
     auto_free u8 *both = malloc(2 * bytes);
@@ -68,14 +70,16 @@ static int keep_content(struct block_image *top, struct block_image *base, struc
             continue;
         for (u64 at = offset; !rc && at < end; at += bytes)
             rc = keep_cluster(top, base, at, MIN(bytes, size - at), both, err);
+        if (progress)
+            progress->tell(progress, end, size);
     }
     return rc;
 }
 
 int block_rebase(struct block_image *top, struct block_image *base, const char *name,
-                 const char *format, bool unsafe, struct err *err)
+                 const char *format, struct block_progress *progress, struct err *err)
 {
-    int rc = unsafe ? 0 : keep_content(top, base, err);
+    int rc = keep_content(top, base, progress, err);
 
     return rc ? rc : qcow2_set_backing(top->fmt, name, format, err);
 }

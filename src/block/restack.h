@@ -7,14 +7,17 @@
 
 #include "block/image.h"
 
+struct block_progress; /* block/copy.h */
+
 /* Writes what `top` itself holds into `base`, and unless `keep` empties top. top: qcow2, opened without its backing image;
  * base: that one, opened for writing. base grows to top's size if it is smaller. */
-int block_commit(struct block_image *top, struct block_image *base, bool keep, struct err *err);
+int block_commit(struct block_image *top, struct block_image *base, bool keep,
+                 struct block_progress *progress, struct err *err);
 
 /* `top`, a qcow2 image opened with all below it, stands on `base` from now on (NULL: on nothing), which its header calls
- * `name`, of `format`. What it showed of the old images and not of the new one is written into it. unsafe: only the name is
- * changed, since the content below is the same; then base is not looked at. */
+ * `name`, of `format`. What it showed of the old images and not of the new one is written into it. (If the content below is
+ * the same, qcow2_set_backing() is enough.) */
 int block_rebase(struct block_image *top, struct block_image *base, const char *name,
-                 const char *format, bool unsafe, struct err *err);
+                 const char *format, struct block_progress *progress, struct err *err);
 
 #endif

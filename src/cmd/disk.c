@@ -86,6 +86,23 @@ void disk_print_size(const char *label, u64 bytes)
     printf("%s: %s (%llu bytes)\n", label, text, (unsigned long long)bytes);
 }
 
+void disk_progress(struct block_progress *p, u64 done, u64 size)
+{
+    unsigned percent = size ? (unsigned)((double)done * 100 / (double)size) : 100;
+
+    if (percent == p->percent)
+        return;
+    p->percent = percent;
+    printf("    (%u.00/100%%)\r", percent);
+    fflush(stdout);
+}
+
+void disk_progress_end(const struct block_progress *p)
+{
+    if (p->percent != UINT32_MAX)
+        putchar('\n');
+}
+
 static const struct args_spec *options(void)
 {
     return verb_help_only;

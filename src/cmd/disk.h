@@ -2,7 +2,7 @@
 #ifndef CMD_DISK_H
 #define CMD_DISK_H
 
-#include "block/image.h"
+#include "block/copy.h"
 #include "block/qcow2.h"
 #include "cmd/status.h"
 #include "cmd/subverb.h"
@@ -24,6 +24,11 @@ void disk_json_text(const char *text);         /* quoted, to standard output */
 void disk_size_text(u64 bytes, char text[32]); /* "1.5 GiB" */
 /* "label: 1.5 GiB (1610612736 bytes)" */
 void disk_print_size(const char *label, u64 bytes);
+
+/* As qemu-img shows it, on standard output: "    (42.00/100%)", over and over in one line. */
+void disk_progress(struct block_progress *p, u64 done, u64 size);
+void disk_progress_end(const struct block_progress *p);
+#define DISK_PROGRESS ((struct block_progress){.tell = disk_progress, .percent = UINT32_MAX})
 
 /* Options of a new image, as -o of create and convert takes them: "cluster_size=64k,compat=1.1". */
 int disk_create_options(const char *list, const char *format, struct qcow2_create *o,

@@ -13,11 +13,12 @@ static int need_qcow2(const struct block_image *image, struct err *err)
 
 /* --- commit --- */
 
-enum { COMMIT_KEEP, COMMIT_FORMAT, COMMIT_TRUST, COMMIT_HELP };
+enum { COMMIT_KEEP, COMMIT_FORMAT, COMMIT_PROGRESS, COMMIT_TRUST, COMMIT_HELP };
 
 static const struct args_spec commit_options[] = {
     [COMMIT_KEEP] = {"keep", 'd', NULL, "do not empty the image afterwards"},
     [COMMIT_FORMAT] = {"format", 'f', "FORMAT", "qcow2"},
+    [COMMIT_PROGRESS] = {"progress", 'p', NULL, "show how much is done"},
     [COMMIT_TRUST] = {"trust", 0, NULL, "the images may name files outside their folders"},
     [COMMIT_HELP] = {"help", 'h', NULL, "show this help"},
     {NULL, 0, NULL, NULL},
@@ -27,6 +28,7 @@ static int commit_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {
         .format = a->value[COMMIT_FORMAT], .no_backing = true, .trust = a->value[COMMIT_TRUST]};
+    struct block_progress progress = DISK_PROGRESS;
     struct block_image *top, *base;
     int rc = block_image_open(a->operand[0], &io, &top, err);
 
@@ -40,7 +42,9 @@ static int commit_run(const struct sub_args *a, struct err *err)
         rc = block_image_open_named(top, top->fmt->backing_name, &io, &base, err);
     }
     if (!rc) {
-        rc = block_commit(top, base, a->value[COMMIT_KEEP], err);
+        rc = block_commit(top, base, a->value[COMMIT_KEEP],
+                          a->value[COMMIT_PROGRESS] ? &progress : NULL, err);
+        disk_progress_end(&progress);
         block_image_close(base);
     }
     block_image_close(top);
@@ -63,6 +67,7 @@ enum {
     REBASE_BACKING,
     REBASE_BACKING_FORMAT,
     REBASE_FORMAT,
+    REBASE_PROGRESS,
     REBASE_TRUST,
     REBASE_UNSAFE,
     REBASE_HELP
@@ -72,6 +77,7 @@ static const struct args_spec rebase_options[] = {
     [REBASE_BACKING] = {"backing", 'b', "FILE", "the new backing image; empty: none"},
     [REBASE_BACKING_FORMAT] = {"backing-format", 'F', "FORMAT", "its format"},
     [REBASE_FORMAT] = {"format", 'f', "FORMAT", "of the image: qcow2"},
+    [REBASE_PROGRESS] = {"progress", 'p', NULL, "show how much is done"},
     [REBASE_TRUST] = {"trust", 0, NULL, "the images may name files outside their folders"},
     [REBASE_UNSAFE] = {"unsafe", 'u', NULL,
                        "only change the name: the new one has the same content"},
@@ -85,14 +91,18 @@ static int rebase_onto(struct block_image *top, const struct sub_args *a, struct
     const char *format = a->value[REBASE_BACKING_FORMAT];
     struct block_image_options io = {
         .format = format, .readonly = true, .trust = a->value[REBASE_TRUST]};
+    struct block_progress progress = DISK_PROGRESS;
     struct block_image *base = NULL;
-    bool unsafe = a->value[REBASE_UNSAFE];
     int rc = need_qcow2(top, err);
 
-    if (!rc && name && !unsafe)
+    if (!rc && a->value[REBASE_UNSAFE])
+        return qcow2_set_backing(top->fmt, name, format, err);
+    if (!rc && name)
         rc = block_image_open_named(top, name, &io, &base, err);
     if (!rc)
-        rc = block_rebase(top, base, name, format, unsafe, err);
+        rc = block_rebase(top, base, name, format, a->value[REBASE_PROGRESS] ? &progress : NULL,
+                          err);
+    disk_progress_end(&progress);
     block_image_close(base);
     return rc;
 }

@@ -1,5 +1,4 @@
 /* `trapeze disk convert`, `compare` and `map`: verbs that read all of an image. Main thread; copying has more. */
-#include "block/copy.h"
 #include "cmd/disk.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -11,12 +10,21 @@
 
 /* --- convert --- */
 
-enum { CONVERT_FORMAT, CONVERT_OPTIONS, CONVERT_OUT, CONVERT_SYNC, CONVERT_TRUST, CONVERT_HELP };
+enum {
+    CONVERT_FORMAT,
+    CONVERT_OPTIONS,
+    CONVERT_OUT,
+    CONVERT_PROGRESS,
+    CONVERT_SYNC,
+    CONVERT_TRUST,
+    CONVERT_HELP
+};
 
 static const struct args_spec convert_options[] = {
     [CONVERT_FORMAT] = {"format", 'f', "FORMAT", "of the image there is: raw or qcow2"},
     [CONVERT_OPTIONS] = {"options", 'o', "LIST", "as for create"},
     [CONVERT_OUT] = {"output-format", 'O', "FORMAT", "of the new image: raw or qcow2 (raw)"},
+    [CONVERT_PROGRESS] = {"progress", 'p', NULL, "show how much is done"},
     [CONVERT_SYNC] = {"sync", 0, NULL, "end only when the new image is on the disk for good"},
     [CONVERT_TRUST] = {"trust", 0, NULL, "the image may name files outside its folder"},
     [CONVERT_HELP] = {"help", 'h', NULL, "show this help"},
@@ -56,7 +64,10 @@ static int convert_into(struct block_image *from, const struct sub_args *a,
 {
     const char *format = out_format(a);
     struct block_image_options io = {.format = format, .unsafe = true};
-    struct block_copy copy = {.from = from, .to_is_zero = true};
+    struct block_progress progress = DISK_PROGRESS;
+    struct block_copy copy = {.from = from,
+                              .to_is_zero = true,
+                              .progress = a->value[CONVERT_PROGRESS] ? &progress : NULL};
     bool existed = access(a->operand[1], F_OK) == 0;
     int rc = disk_create_image(a->operand[1], format, o, true, err);
 
@@ -66,6 +77,7 @@ static int convert_into(struct block_image *from, const struct sub_args *a,
         return rc;
     copy.to_is_zero = !copy.to->file->device || strcmp(format, "raw");
     rc = block_copy(&copy, err);
+    disk_progress_end(&progress);
     if (a->value[CONVERT_SYNC])
         copy.to->file->unsafe = false;
     if (!rc)

@@ -176,6 +176,19 @@ END
     disk compare -f qcow2 -F raw top.qcow2 moved.raw
 }
 
+@test "progress is shown when asked for" {
+    make_raw base.raw
+    disk create -b base.raw -F raw top.qcow2
+    cp base.raw other.raw
+    for args in "convert -p -f raw base.raw copy.raw" "rebase -p -b other.raw -F raw top.qcow2" "commit -p top.qcow2"; do
+        run --separate-stderr "$TRAPEZE" disk $args
+        echo "$args: $status; $output; $stderr"
+        [ "$status" -eq 0 ]
+        [[ $output == *"(100.00/100%)"* ]]
+    done
+    [ -z "$(disk convert -f raw base.raw copy.raw)" ]
+}
+
 @test "resize grows and shrinks" {
     need_qemu
     make_raw a.raw

@@ -97,12 +97,12 @@ static int guest(struct rig *r, struct err *err)
 
 static int commit(struct rig *r, struct err *err)
 {
-    return block_commit(r->top, r->base, false, err);
+    return block_commit(r->top, r->base, false, NULL, err);
 }
 
 static int rebase(struct rig *r, struct err *err)
 {
-    return block_rebase(r->top, r->other, "other", "qcow2", false, err);
+    return block_rebase(r->top, r->other, "other", "qcow2", NULL, err);
 }
 
 static int resize(struct rig *r, struct err *err)

@@ -238,7 +238,7 @@ static void commits(void **state)
         top = image_of(s.file[0], "qcow2", false);
         base = image_of(s.file[1], "qcow2", false);
         start_recording(&s);
-        assert_int_equal(block_commit(top, base, false, NULL), 0);
+        assert_int_equal(block_commit(top, base, false, NULL, NULL), 0);
         close_images(top);
         close_images(base);
         every_moment(&s, judge_commit);
@@ -280,7 +280,7 @@ static void rebase(u32 bits, const char *old, const char *new)
         assert_int_equal(block_image_stack(top, image_of(s.file[1], "qcow2", true), NULL), 0);
     if (new)
         base = image_of(s.file[2], "qcow2", true);
-    assert_int_equal(block_rebase(top, base, new, new ? "qcow2" : NULL, false, NULL), 0);
+    assert_int_equal(block_rebase(top, base, new, new ? "qcow2" : NULL, NULL, NULL), 0);
     close_images(top);
     close_images(base);
     every_moment(&s, judge_rebase);
