@@ -292,15 +292,20 @@ static int walk_all(struct walk *w, bool *ret_good, struct err *err)
 
 /* --- flags --- */
 
-/* An entry whose COPIED flag does not go with the count; returns what it should be. */
+/* An entry whose COPIED flag does not go with the count (to be mended: the right one; else the image's own, as qemu-img
+ * judges it); returns what it should be. */
 static u64 flag_checked(struct walk *w, u64 entry, const char *what, u64 *ret_fixed)
 {
-    u64 host = entry & QCOW2_HOST, cluster = host >> w->q->h.cluster_bits;
-    bool copied = entry & QCOW2_COPIED;
+    u64 host = entry & QCOW2_HOST, cluster = host >> w->q->h.cluster_bits, own = 0;
+    bool copied = entry & QCOW2_COPIED, mend = *ret_fixed != UINT64_MAX;
 
-    if (!host || entry & QCOW2_PACKED || cluster >= w->n || copied == (w->counts[cluster] == 1))
+    if (!host || entry & QCOW2_PACKED || cluster >= w->n)
         return entry;
-    if (*ret_fixed != UINT64_MAX)
+    if (!mend && qcow2_refcount(w->q, cluster, &own, NULL))
+        return entry;
+    if (copied == ((mend ? w->counts[cluster] : own) == 1))
+        return entry;
+    if (mend)
         ++*ret_fixed;
     else
         fault(w, false, "%s at 0x%llx: %s", what, (unsigned long long)host,
@@ -401,22 +406,23 @@ static int look(struct walk *w, bool mend_leaks, bool *ret_counts_good, struct e
     u64 before;
     int rc = walk_all(w, ret_counts_good, err);
 
-    if (!rc)
-        rc = walk_flags(w, false, err);
     before = w->c->corruptions;
     if (!rc && *ret_counts_good)
         rc = compare_counts(w, false, err);
+    if (!rc && mend_leaks && *ret_counts_good && w->c->leaks) {
+        w->c->leaks = 0;
+        w->quiet = true;
+        rc = compare_counts(w, true, err);
+        w->quiet = false;
+        if (!rc)
+            rc = qcow2_write_counts(w->q, err);
+    }
     if (!rc && w->c->corruptions > before)
         *ret_counts_good = false;
-    if (rc || !mend_leaks || !*ret_counts_good || !w->c->leaks)
-        return rc;
-    w->c->leaks = 0;
-    rc = compare_counts(w, true, err);
+    /* Where all counts are right, the flags follow from them. */
     if (!rc)
-        rc = qcow2_write_counts(w->q, err);
-    if (!rc)
-        rc = qcow2_sync(w->q, err);
-    return rc;
+        rc = walk_flags(w, mend_leaks && !w->c->corruptions && !w->c->leaks, err);
+    return rc || !mend_leaks ? rc : qcow2_sync(w->q, err);
 }
 
 /* Flags and counts as they were found to be right; then everything is looked at again. */

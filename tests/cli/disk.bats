@@ -251,6 +251,14 @@ END
     qemu-img check -q a.qcow2
 }
 
+@test "of random damage, check finds what qemu-img finds, and mends it" {
+    need_qemu
+    command -v python3 >/dev/null || skip "python3 is not installed"
+    run python3 "$BATS_TEST_DIRNAME/disk_repair.py" "$TRAPEZE" ${TRAPEZE_NIGHTLY:+500}
+    echo "$output"
+    [ "$status" -eq 0 ]
+}
+
 @test "a raw disk that looks like a qcow2 image is not taken for one" {
     disk create evil.qcow2 1M
     mv evil.qcow2 guest.raw
