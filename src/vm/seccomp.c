@@ -76,6 +76,7 @@ static const struct condition open_file[] = {{3, AT_EMPTY_PATH, AT_EMPTY_PATH}, 
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
 static const struct condition of_descriptor[] = {{3, WHOLE, AT_EMPTY_PATH}, END};
+static const struct condition own_priority[] = {{1, WHOLE, 0}, END};
 static const struct condition new_thread[] = {
     {0, CLONE_VM | CLONE_THREAD | CLONE_NEWUSER, CLONE_VM | CLONE_THREAD}, END};
 static const struct condition set_name[] = {{0, WHOLE, PR_SET_NAME}, END};
@@ -105,6 +106,8 @@ static const struct rule rules[] = {
     {SCMP_SYS(fsync), ALL, NULL}, {SCMP_SYS(fdatasync), ALL, NULL}, {SCMP_SYS(fallocate), ALL, NULL},
     {SCMP_SYS(io_uring_enter), ALL, NULL}, {SCMP_SYS(getrusage), ALL, NULL}, {SCMP_SYS(ioctl), CPU | IO, kvm_ioctl},
     {SCMP_SYS(fcntl), ALL, lock_fcntl}, {SCMP_SYS(sync_file_range), IO, NULL},
+    /* threads that copy much give way to the guest */
+    {SCMP_SYS(setpriority), IO, own_priority},
     /* a snapshot's memory goes past the page cache */
     {SCMP_SYS(fcntl), IO, flag_fcntl},
     /* timers that fire as signals in a vCPU's thread */

@@ -14,6 +14,7 @@
  */
 #include "vm/migrate/destination.h"
 
+#include "vm/migrate/gently.h"
 #include "vm/migrate/line.h"
 #include "vm/migrate/page.h"
 #include <errno.h>
@@ -30,8 +31,10 @@ struct arrival {
     struct migrate_line line;
     struct migrate_decoder decoder;
     pthread_t thread;
-    bool started;
+    bool started, bulk;
     u32 fence; /* the last one that came */
+    int rc;    /* of its thread */
+    struct err err;
 };
 
 /* Somebody who waits for a page; on the stack of a vCPU's or device's thread. */
@@ -298,20 +301,30 @@ static int take(struct arrival *a, const struct migrate_head *head, struct err *
     return take_control(a, head, err);
 }
 
+/* Until it ends; the first time until the first round has, which is most of what comes at all. */
+static void take_all(void *opaque)
+{
+    struct arrival *a = opaque;
+    struct migrate_head head = {0};
+
+    do {
+        a->rc = migrate_line_receive(&a->line, &head, &a->err);
+        if (!a->rc)
+            a->rc = take(a, &head, &a->err);
+    } while (!a->rc && (!a->bulk || head.type == MIGRATE_PAGES || head.type == MIGRATE_BLOCKS));
+}
+
 static void *arrival_thread(void *opaque)
 {
     struct arrival *a = opaque;
-    struct migrate_head head;
-    struct err err = ERR_INIT;
-    int rc = 0;
 
     prctl(PR_SET_NAME, "migrate-in");
-    while (!rc) {
-        rc = migrate_line_receive(&a->line, &head, &err);
-        if (!rc)
-            rc = take(a, &head, &err);
-    }
-    fail(a->destination, &err);
+    if (a->bulk) /* the guest may be on this very host */
+        migrate_gently(take_all, a);
+    a->bulk = false;
+    if (!a->rc)
+        take_all(a);
+    fail(a->destination, &a->err);
     return NULL;
 }
 
@@ -326,6 +339,9 @@ static int take_lines(struct migrate_destination *d, const int *fds, unsigned nf
 
         a->destination = d;
         a->fence = 0;
+        a->rc = 0;
+        a->err = ERR_INIT;
+        a->bulk = !d->running;
         int one = migrate_line_init(&a->line, fds[i], MIGRATE_TO_DESTINATION, err);
         if (one)
             close(fds[i]);

@@ -1,10 +1,11 @@
 /*
  * Threads that send pages: each takes the groups that are its own from the list, over its own
- * connection.
+ * connection. While the guest runs here, they give way to it (gently.h).
  *
  *   waiting --pass--> sending --nothing left--> waiting
  *      \--quit--> ended
  */
+#include "vm/migrate/gently.h"
 #include "vm/migrate/source_parts.h"
 
 #include <errno.h>
@@ -84,8 +85,9 @@ static unsigned next_most(struct migrate_sender *m)
     return failed ? 0 : serving ? m->most : MIGRATE_BATCH;
 }
 
-static void send_pass(struct migrate_sender *m)
+static void send_pass(void *opaque)
 {
+    struct migrate_sender *m = opaque;
     struct migrate_source *s = m->source;
     struct err err = ERR_INIT;
     u64 first, bits;
@@ -115,8 +117,12 @@ static void *sender_thread(void *opaque)
             continue;
         }
         seen = s->pass;
+        bool runs = s->phase == MIGRATE_PRECOPY;
         pthread_mutex_unlock(&s->lock);
-        send_pass(m);
+        if (runs)
+            migrate_gently(send_pass, m);
+        else
+            send_pass(m);
         pthread_mutex_lock(&s->lock);
         if (!--s->busy)
             pthread_cond_broadcast(&s->changed);

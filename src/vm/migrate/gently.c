@@ -1,0 +1,42 @@
+/*
+ * Work that gives way to the guest: what copies its memory while it runs. On a host with fewer processors than threads,
+ * copying would otherwise take as much of its time as the guest gets.
+ *
+ * A thread of its own, because an unprivileged one cannot get its priority back; and what goes over while the guest stands
+ * still must not wait for anybody. Any thread of a migration.
+ */
+#include "vm/migrate/gently.h"
+
+#include <pthread.h>
+#include <stddef.h>
+#include <sys/prctl.h>
+#include <sys/resource.h>
+
+/* A tenth of a guest's weight (sched(7)): it still gets on beside one that calculates all the time. */
+#define NICE 10
+
+struct call {
+    void (*fn)(void *opaque);
+    void *opaque;
+};
+
+static void *gentle_thread(void *opaque)
+{
+    const struct call *call = opaque;
+
+    prctl(PR_SET_NAME, "migrate-bulk");
+    setpriority(PRIO_PROCESS, 0, NICE); /* 0: this thread. May fail where we are nicer already */
+    call->fn(call->opaque);
+    return NULL;
+}
+
+void migrate_gently(void (*fn)(void *opaque), void *opaque)
+{
+    struct call call = {fn, opaque};
+    pthread_t thread;
+
+    if (pthread_create(&thread, NULL, gentle_thread, &call))
+        fn(opaque);
+    else
+        pthread_join(thread, NULL);
+}
