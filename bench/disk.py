@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Compares `trapeze disk convert` with qemu-img: the same 4 GiB disk, both directions, in one run.
+"""Compares `trapeze disk convert` with qemu-img: the same 4 GiB disk, each way, in one run.
 
 usage: bench/disk.py [--trapeze PATH] [--size GIB] [--rounds 5] [--dir DIR] [--out FILE] [--append FILE]
 
@@ -41,7 +41,7 @@ def timed(command):
 
 def measure(rivals, where, rounds):
     """{row: {rival: [(wall, cpu)]}}"""
-    rows = {'raw to qcow2': ('raw', 'qcow2'), 'qcow2 to raw': ('qcow2', 'raw')}
+    rows = {f'{source} to {target}': (source, target) for source in ('raw', 'qcow2') for target in ('qcow2', 'raw')}
     results = {row: {name: [] for name in rivals} for row in rows}
     subprocess.run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', f'{where}/disk.raw', f'{where}/disk.qcow2'],
                    check=True)
