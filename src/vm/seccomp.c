@@ -16,6 +16,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <termios.h>
@@ -76,7 +77,6 @@ static const struct condition open_file[] = {{3, AT_EMPTY_PATH, AT_EMPTY_PATH}, 
 static const struct condition inet[] = {{0, WHOLE, AF_INET}, {0, WHOLE, AF_INET6}, END};
 static const struct condition read_only[] = {{2, O_ACCMODE | O_CREAT | O_TRUNC, O_RDONLY}, END};
 static const struct condition of_descriptor[] = {{3, WHOLE, AT_EMPTY_PATH}, END};
-static const struct condition own_priority[] = {{1, WHOLE, 0}, END};
 static const struct condition new_thread[] = {
     {0, CLONE_VM | CLONE_THREAD | CLONE_NEWUSER, CLONE_VM | CLONE_THREAD}, END};
 static const struct condition set_name[] = {{0, WHOLE, PR_SET_NAME}, END};
@@ -106,8 +106,6 @@ static const struct rule rules[] = {
     {SCMP_SYS(fsync), ALL, NULL}, {SCMP_SYS(fdatasync), ALL, NULL}, {SCMP_SYS(fallocate), ALL, NULL},
     {SCMP_SYS(io_uring_enter), ALL, NULL}, {SCMP_SYS(getrusage), ALL, NULL}, {SCMP_SYS(ioctl), CPU | IO, kvm_ioctl},
     {SCMP_SYS(fcntl), ALL, lock_fcntl}, {SCMP_SYS(sync_file_range), IO, NULL},
-    /* threads that copy much give way to the guest */
-    {SCMP_SYS(setpriority), IO, own_priority},
     /* a snapshot's memory goes past the page cache */
     {SCMP_SYS(fcntl), IO, flag_fcntl},
     /* timers that fire as signals in a vCPU's thread */
@@ -166,6 +164,14 @@ static int add_tgkill(scmp_filter_ctx filter)
                             SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, WHOLE, (u64)getpid()));
 }
 
+/* Threads that copy much give way to the guest: their own priority, which takes two conditions. */
+static int add_own_priority(scmp_filter_ctx filter)
+{
+    return seccomp_rule_add(filter, SCMP_ACT_ALLOW, SCMP_SYS(setpriority), 2,
+                            SCMP_CMP64(0, SCMP_CMP_MASKED_EQ, WHOLE, PRIO_PROCESS),
+                            SCMP_CMP64(1, SCMP_CMP_MASKED_EQ, WHOLE, 0));
+}
+
 static int add_all(scmp_filter_ctx filter, enum sandbox_kind kind,
                    const struct sandbox_needs *needs)
 {
@@ -176,6 +182,8 @@ static int add_all(scmp_filter_ctx filter, enum sandbox_kind kind,
             rc = add_rule(filter, &rules[i]);
     if (!rc)
         rc = add_tgkill(filter);
+    if (!rc && (IO & (1u << kind)))
+        rc = add_own_priority(filter);
     /* Its flags lie in memory, where a filter cannot see them; the C library then takes clone. */
     if (!rc)
         rc = seccomp_rule_add(filter, SCMP_ACT_ERRNO(ENOSYS), SCMP_SYS(clone3), 0);
