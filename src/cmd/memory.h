@@ -4,7 +4,7 @@
 
 #include "base/types.h"
 
-/* Bytes that can be used without anything being swapped out; 0: unknown. */
+/* Bytes that can be used without anything being swapped out, or killed for a limit of our control group; 0: unknown. */
 u64 memory_available(void);
 
 #endif

@@ -113,7 +113,9 @@ static void check_fit(struct receiving *r)
         lack(r, "memory: the machine has %" PRIu64 " bytes and its description says %" PRIu64,
              r->hello->ram_bytes, r->config.memory_bytes);
     if (memory && memory < r->config.memory_bytes)
-        lack(r, "memory: %" PRIu64 " MiB are wanted, %" PRIu64 " MiB are available",
+        lack(r,
+             "memory: %" PRIu64 " MiB are wanted, %" PRIu64
+             " MiB are available (on the host, or to the receiver's control group)",
              r->config.memory_bytes / (u64)MiB, memory / (u64)MiB);
     check_accel(r);
     check_disks(r);
