@@ -364,6 +364,28 @@ static void say_again(struct err *err, const char *name)
              "; when there is a line again, 'trapeze migrate --again %s PLACE' goes on", name);
 }
 
+/* A line that ends before a word was said has reasons of its kind. */
+static void say_why(const struct request *r, struct err *err)
+{
+    size_t len = strlen(err->msg);
+    const char *why = r->target.kind == TARGET_SSH ? "ssh says why above, or is there no 'trapeze' "
+                                                     "on the other host? See TRAPEZE_SSH_COMMAND"
+                      : tls_wanted(&r->tls)
+                          ? "another key or another certificate? The receiver's messages say so"
+                          : "does it want TLS, --psk or --cert? The receiver's messages say so";
+
+    snprintf(err->msg + len, sizeof(err->msg) - len, " (%s)", why);
+}
+
+/* What everybody wants to know when it failed. */
+static void say_here(struct err *err)
+{
+    size_t len = strlen(err->msg);
+
+    if (!strstr(err->msg, "here") && !strchr(err->msg, '\n'))
+        snprintf(err->msg + len, sizeof(err->msg) - len, "; the guest goes on here");
+}
+
 static int go(struct request *r, struct host *h, struct record *record, struct err *err)
 {
     struct client_listener listener = {take_event, r};
@@ -400,6 +422,10 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
         rc = settle(r, h, record, err);
     else if (rc && !strcmp(r->display.owner, "serving pages"))
         say_again(err, record->name);
+    else if (rc == -EPIPE && r->display.connecting)
+        say_why(r, err);
+    else if (rc && !strcmp(r->display.owner, "here") && !r->dry)
+        say_here(err);
     else if (!rc && r->dry)
         migrate_show_fit(&r->display, answer);
     else if (!rc)

@@ -11,8 +11,9 @@ enum migrate_format { MIGRATE_FORMAT_AUTO, MIGRATE_FORMAT_TEXT, MIGRATE_FORMAT_J
 struct migrate_display {
     enum migrate_format format;
     bool quiet;
-    bool drawn;     /* a bar stands in the line */
-    char owner[32]; /* from the last progress: whose the machine was */
+    bool drawn;      /* a bar stands in the line */
+    char owner[32];  /* from the last progress: whose the machine was */
+    bool connecting; /* it said nothing yet about the machine */
     const char *guest;
     u64 bandwidth; /* that was asked for; 0: none */
 };

@@ -62,6 +62,7 @@ static void draw(struct migrate_display *d, const json_t *p)
 void migrate_show(struct migrate_display *d, const json_t *progress)
 {
     snprintf(d->owner, sizeof(d->owner), "%s", text(progress, "owner"));
+    d->connecting = !strcmp(text(progress, "phase"), "connecting");
     if (d->quiet)
         return;
     if (is_json(d))

@@ -22,9 +22,11 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STATE_MAX (64 * MiB)
+#define SILENCE_S 90 /* until GO; after it, the machine is here and waits */
 
 struct arrival {
     struct migrate_destination *destination;
@@ -358,6 +360,7 @@ int migrate_destination_new(const struct migrate_guest *guest, struct migrate_wo
                             const int *fds, unsigned nfds,
                             struct migrate_destination **ret_destination, struct err *err)
 {
+    pthread_condattr_t monotonic;
     struct migrate_destination *d =
         nfds && nfds <= MIGRATE_CONNECTIONS ? calloc(1, sizeof(*d)) : NULL;
 
@@ -374,7 +377,9 @@ int migrate_destination_new(const struct migrate_guest *guest, struct migrate_wo
     d->memory.seen = calloc(d->words, sizeof(*d->memory.seen));
     d->lazy = (struct lazy_source){fetch, d};
     pthread_mutex_init(&d->lock, NULL);
-    pthread_cond_init(&d->changed, NULL);
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&d->changed, &monotonic);
     pthread_cond_init(&d->page_came, NULL);
     int rc = take_lines(d, fds, nfds, err);
     if (!rc && !d->memory.seen)
@@ -433,14 +438,36 @@ static void stop_threads(struct migrate_destination *d)
     }
 }
 
+/* No line has carried a byte for so long that nobody is at the other end, whatever its lines look like. */
+static bool is_forsaken(const struct migrate_destination *d, s64 since_s, s64 now_s)
+{
+    s64 heard_s = since_s;
+
+    for (unsigned i = 0; i < d->count; i++) {
+        s64 line_s = atomic_load_explicit(&d->arrival[i].line.heard_s, memory_order_relaxed);
+
+        heard_s = MAX(heard_s, line_s);
+    }
+    return now_s - heard_s > SILENCE_S;
+}
+
 /* Waits until *flag, or failure. */
 static int wait_for(struct migrate_destination *d, const bool *flag, struct err *err)
 {
+    struct timespec now;
     int rc = 0;
 
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    s64 since_s = now.tv_sec;
     pthread_mutex_lock(&d->lock);
-    while (!*flag && !d->failure.code)
-        pthread_cond_wait(&d->changed, &d->lock);
+    while (!*flag && !d->failure.code) {
+        struct timespec look = {now.tv_sec + 1, now.tv_nsec};
+
+        pthread_cond_timedwait(&d->changed, &d->lock, &look);
+        clock_gettime(CLOCK_MONOTONIC, &now);
+        if (!*flag && !d->failure.code && is_forsaken(d, since_s, now.tv_sec))
+            err_set(&d->failure, ETIMEDOUT, "the source has said nothing for %d s", SILENCE_S);
+    }
     /* What came in order before the line broke counts: GO above all. */
     if (!*flag)
         rc = err_set(err, d->failure.code, "%s", d->failure.msg);
@@ -513,6 +540,9 @@ static void refuse(struct migrate_destination *d, const struct err *why)
 
     pthread_mutex_lock(&d->lock);
     d->refused = true;
+    /* GO is an answer to READY: without that, the source still has its machine and will ask nobody. */
+    if (mine && !d->loaded)
+        __atomic_store_n(&d->word->settled, 1, __ATOMIC_SEQ_CST);
     pthread_cond_broadcast(&d->page_came);
     pthread_mutex_unlock(&d->lock);
     if (mine)

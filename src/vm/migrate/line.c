@@ -10,6 +10,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 int migrate_line_init(struct migrate_line *l, int fd, enum migrate_side receives, struct err *err)
@@ -42,7 +43,6 @@ static int lost(struct migrate_line *l, int code, struct err *err)
 {
     if (atomic_load(&l->cut))
         return err_set(err, EPIPE, "the connection was closed");
-    migrate_line_cut(l);
     if (code == 0 || code == EPIPE || code == ECONNRESET)
         return err_set(err, EPIPE, "the other side has closed the connection");
     err_sys(err, code, "the connection broke");
@@ -110,7 +110,12 @@ int migrate_line_send(struct migrate_line *l, enum migrate_type type, u8 flags, 
         rc = write_all(l, all, niov + 1);
     }
     pthread_mutex_unlock(&l->lock);
-    return rc ? lost(l, rc, err) : 0;
+    if (!rc)
+        return 0;
+    rc = lost(l, rc, err);
+    /* Nothing more goes out; but the other side may have said why, and that is still to be read. */
+    shutdown(l->fd, SHUT_WR);
+    return rc;
 }
 
 int migrate_line_say(struct migrate_line *l, enum migrate_type type, u8 flags, const void *bytes,
@@ -129,9 +134,16 @@ static int read_all(struct migrate_line *l, u8 *buf, size_t len, struct err *err
 
         if (rc == EAGAIN)
             rc = -wait_for(l, POLLIN);
-        if (!n || (rc && rc != EINTR))
-            return lost(l, rc, err);
+        if (!n || (rc && rc != EINTR)) {
+            rc = lost(l, rc, err);
+            shutdown(l->fd, SHUT_RDWR); /* not cut by us: who sends hears what happened, too */
+            return rc;
+        }
         if (n > 0) {
+            struct timespec now;
+
+            clock_gettime(CLOCK_MONOTONIC_COARSE, &now);
+            atomic_store_explicit(&l->heard_s, now.tv_sec, memory_order_relaxed);
             buf += n;
             len -= (size_t)n;
         }

@@ -15,6 +15,7 @@ struct migrate_line {
     enum migrate_side receives; /* which way what we read goes */
     u32 in_sequence;
     u8 *body;             /* of the message received last */
+    atomic_llong heard_s; /* CLOCK_MONOTONIC, when the last byte came; 0: none yet */
     pthread_mutex_t lock; /* of sending: out_sequence, the order of bytes */
     u32 out_sequence;
     atomic_bool cut; /* migrate_line_cut() was called */

@@ -13,6 +13,7 @@
 #include <time.h>
 
 #define NEIGHBOURS 15
+#define REASON_NS (2 * NS_PER_S)
 
 static void say(struct migrate_source *s, bool *flag)
 {
@@ -160,11 +161,28 @@ static void *listen_thread(void *opaque)
     }
     migrate_encoder_fini(&e);
     migrate_source_fail(s, &err);
+    say(s, &s->heard_all);
     return NULL;
+}
+
+int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err)
+{
+    s64 until = migrate_now_ns() + REASON_NS;
+    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+    int late = 0;
+
+    pthread_mutex_lock(&s->lock);
+    while (s->listening && !s->heard_all && late != ETIMEDOUT)
+        late = pthread_cond_timedwait(&s->changed, &s->lock, &t);
+    if (s->failure.code == EREMOTEIO)
+        rc = err_set(err, EREMOTEIO, "%s", s->failure.msg);
+    pthread_mutex_unlock(&s->lock);
+    return rc;
 }
 
 int migrate_listen_start(struct migrate_source *s, struct err *err)
 {
+    s->heard_all = false;
     int rc = pthread_create(&s->listener, NULL, listen_thread, s);
 
     if (rc)

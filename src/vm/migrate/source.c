@@ -34,7 +34,8 @@ s64 migrate_now_ns(void)
 void migrate_source_fail(struct migrate_source *s, const struct err *err)
 {
     pthread_mutex_lock(&s->lock);
-    if (!s->failure.code)
+    /* What the destination says about it is the better reason. */
+    if (!s->failure.code || err->code == EREMOTEIO)
         s->failure = *err;
     s->lost = true;
     pthread_cond_broadcast(&s->changed);
@@ -139,8 +140,7 @@ static int greet(struct migrate_source *s, u32 flags, struct err *err)
     if (!rc)
         rc = migrate_listen_wait(s, &s->fit, FIT_NS, "it can take the machine", err);
     if (rc == -EPIPE)
-        err_wrap(err, "before it said whether it can take the machine (it wants TLS, another key or "
-                      "another certificate? The receiver's messages say so)");
+        err_wrap(err, "before it said whether it can take the machine");
     if (!rc && s->lacks[0])
         rc = err_set(err, ENOTSUP, "the destination cannot take the machine:\n%.480s", s->lacks);
     return rc;
@@ -404,6 +404,8 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
         rc = go_over(s, err);
     if (!rc && s->owner == MIGRATE_SERVING)
         rc = migrate_serve(s, err);
+    if (rc == -EPIPE)
+        rc = migrate_listen_reason(s, rc, err);
     /* Said, so that the other side need not wait for a line that only looks alive. */
     if (rc && s->owner == MIGRATE_OURS)
         migrate_line_say(&s->line[0], MIGRATE_CANCEL, 0, NULL, 0, NULL);

@@ -47,6 +47,7 @@ struct migrate_source {
     u32 fenced; /* the last fence that the other side has seen */
     u32 fence;  /* the last one sent */
     bool fit, ready, running, complete, lost;
+    bool heard_all; /* the listener has ended: nothing more will be heard */
     char lacks[1024];
     struct err failure; /* of a sender or the listener: the first one */
     s64 downtime_ns, report_ns;
@@ -76,6 +77,8 @@ void migrate_listen_stop(struct migrate_source *s); /* cuts the lines */
 /* Waits until *flag or failure, at most timeout_ns (0: for ever). -ETIMEDOUT, or why it failed. */
 int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_ns,
                         const char *what, struct err *err);
+/* A line could not be written any more: if the other side has said why, that is the reason. */
+int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err);
 /* Sends a fence over every line (senders are idle) and waits until all that was sent has come. */
 int migrate_fence(struct migrate_source *s, struct err *err);
 
