@@ -133,10 +133,15 @@ static int connect_tcp(const struct target *t, bool guarded, int *ret_fd, struct
 static int connect_ssh(const struct target *t, int *ret_fd, struct err *err)
 {
     const char *ssh = getenv("TRAPEZE_SSH"), *remote = getenv("TRAPEZE_SSH_COMMAND");
+    /* A line that carries nothing any more ends as one over TCP does, see target_tune(). */
     const char *argv[] = {ssh ? ssh : "ssh",
                           "-T",
                           "-o",
                           "BatchMode=yes",
+                          "-o",
+                          "ServerAliveInterval=5",
+                          "-o",
+                          "ServerAliveCountMax=4",
                           "-p",
                           t->port,
                           "--",
@@ -146,7 +151,7 @@ static int connect_ssh(const struct target *t, int *ret_fd, struct err *err)
     int pair[2];
 
     if (!t->port[0]) { /* without -p */
-        memmove(&argv[4], &argv[6], 4 * sizeof(argv[0]));
+        memmove(&argv[8], &argv[10], 4 * sizeof(argv[0]));
     }
     if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
         return err_sys(err, errno, "ssh: socketpair");

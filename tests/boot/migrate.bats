@@ -43,6 +43,15 @@ passes_at_night() {
     passes in-between
 }
 
+@test "a destination whose disk is full, or whose memory is too little, is named" {
+    passes full-disk
+    passes little-memory
+}
+
+@test "a serving guest moves through a real sshd" {
+    passes sshd
+}
+
 @test "wrong keys, foreign certificates, plain bytes and a missing interface are refused" {
     passes refused
 }
@@ -61,6 +70,14 @@ passes_at_night() {
 
 @test "the line is cut at every message" {
     passes_at_night all-cuts
+}
+
+@test "the line carries nothing any more, from each message on" {
+    passes_at_night silences
+}
+
+@test "the cable is out for a moment, or for good" {
+    passes_at_night cable
 }
 
 @test "a serving guest moves there and back ten times by every mode" {

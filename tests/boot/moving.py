@@ -3,7 +3,9 @@
 
 usage: moving.py CASE...; see two_hosts.py. The client judges every byte that it gets; the longest gap it saw is printed.
 """
+import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -142,6 +144,83 @@ def try_cut(world, here, there, what, how, message, count, *options):
     return found
 
 
+def silences(world):
+    """From each of these messages on the line carries nothing, and stays open: that is noticed, and there is one guest."""
+    world.boot(patient=True)
+    for host in (world.a, world.b):
+        host.receive('--insecure')
+    here = world.a
+    for message, count, *options in SILENCES:
+        there = world.b if here is world.a else world.a
+        what = f'silence at {message} {count}'
+        place = world.proxy(there, 'silence', message, count)
+        world.client.report()
+        run = here.start('migrate', '--insecure', '-q', *options, 'web', place, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        out, _ = run.communicate(timeout=PATIENCE_S)
+        if run.returncode and here.state() in ('undecided', 'serving pages'):
+            run = here.start('migrate', '--again', '--insecure', '-q', 'web', f'tcp://{there.address}:7007',
+                             stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            again, _ = run.communicate(timeout=PATIENCE_S)
+            out += again
+        found = who_runs(world, what)
+        if (run.returncode == 0) != (found is there):
+            raise Wrong(f'{what}: status {run.returncode}, and it runs on {found.letter}: {out}')
+        total = world.checked(found, what)
+        world.gaps.setdefault('silence', []).append({kind: total[kind]['gap_ms'] for kind in ('echo', 'stream', 'web')})
+        if found is there:
+            here.call('rm', 'web')
+        here = found
+    world.unplug()
+    forget_arrivals(world)
+
+
+def standstill(run, phase):
+    """Reads progress until nothing has gone over in that phase for a while."""
+    same, sent = 0, -1
+    for line in run.stdout:
+        event = json.loads(line)
+        same = same + 1 if event.get('phase') == phase and event['sent_bytes'] == sent else 0
+        sent = event.get('sent_bytes')
+        if same >= 5:
+            return
+    raise Wrong(f'{phase}: it ended: {run.stderr.read()}')
+
+
+def cable(world):
+    """The destination's cable is out for a moment, while memory is copied and while it follows; then for good."""
+    world.boot(patient=True)
+    hosts = [world.a, world.b]
+    for host in hosts:
+        host.receive('--insecure')
+    for phase, options in (('copying', ['--precopy']), ('serving pages', ['--postcopy'])):
+        here, there = hosts
+        run = here.start('migrate', '--insecure', '--format', 'json', '--bandwidth', '10M', *options, 'web',
+                         f'tcp://{there.address}:7007', stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        while json.loads(run.stdout.readline())['phase'] != phase:
+            pass
+        world.lan.cable(there.letter, 'down')
+        standstill(run, phase)
+        world.lan.cable(there.letter, 'up')
+        _, errors = run.communicate(timeout=PATIENCE_S)
+        if run.returncode:
+            raise Wrong(f'a cable that was out while {phase}: {errors}')
+        world.checked(there, f'a cable that was out while {phase}')
+        here.call('rm', 'web')
+        hosts.reverse()
+    here, there = hosts
+    run = here.start('migrate', '--insecure', '-q', '--bandwidth', '10M', 'web', f'tcp://{there.address}:7007',
+                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    until('it is being copied', lambda: there.state() == 'arriving')
+    world.lan.cable(there.letter, 'down')
+    out, _ = run.communicate(timeout=PATIENCE_S)
+    if run.returncode != 4 or 'timed out' not in out or 'goes on here' not in out:
+        raise Wrong(f'a cable that stays out: status {run.returncode}: {out}')
+    world.lan.cable(there.letter, 'up')
+    until('nothing is left there', lambda: not there.guests())
+    world.checked(here, 'a cable that stayed out')
+    forget_arrivals(world)
+
+
 def forget_arrivals(world):
     """The files of those that no word of the source settled are kept for a day."""
     for host in (world.a, world.b):
@@ -178,6 +257,114 @@ def obstinate(world):
     until('nothing is left there', lambda: not world.b.guests())
     world.checked(world.a, 'cancelled')
     forget_arrivals(world) # it never heard that it was called off
+
+
+def full_disk(world):
+    """The disk's file finds no room at the destination: that is said with its name, and the guest goes on here."""
+    world.boot()
+    small = os.path.join(world.folder, 'small')
+    os.mkdir(small)
+    subprocess.run(['mount', '-t', 'tmpfs', '-o', 'size=2m', 'trapeze', small], check=True)
+    try:
+        path = os.path.join(small, 'disk')
+        with open(path, 'wb') as f:
+            f.truncate(32 << 20)
+        world.b.receive('--insecure', '--disk', path)
+        for options in ([], ['--postcopy']):
+            out = world.a.call('migrate', '--insecure', '-q', '--copy-disks', *options, 'web', f'tcp://{world.b.address}:7007',
+                               wanted=4)
+            if path not in out or 'No space left' not in out:
+                raise Wrong(f'a full disk: {out}')
+            world.checked(world.a, 'the disk was full')
+            until('nothing is left there', lambda: not world.b.guests())
+        world.b.stop_receiver()
+    finally:
+        world.b.stop_receiver()
+        subprocess.run(['umount', small], check=False)
+
+
+def memory_group():
+    """A control group for memory of 64 MiB; None where we cannot make one."""
+    for root, limit in (('/sys/fs/cgroup/memory', 'memory.limit_in_bytes'), ('/sys/fs/cgroup', 'memory.max')):
+        group = os.path.join(root, f'trapeze-{os.getpid()}')
+        try:
+            os.mkdir(group)
+            with open(os.path.join(group, limit), 'w', encoding='ascii') as f:
+                f.write(str(64 << 20))
+            return group
+        except OSError:
+            if os.path.isdir(group):
+                os.rmdir(group)
+    return None
+
+
+def remove_group(group):
+    """True: it is no more. Who has just ended is still in it for a moment."""
+    try:
+        os.rmdir(group)
+    except OSError:
+        return False
+    return True
+
+
+def little_memory(world):
+    """The receiver's control group has less memory than the guest: that is said before anything is sent."""
+    group = memory_group()
+    if not group:
+        return 'no control group for memory can be made here'
+    try:
+        world.boot()
+        world.b.receive('--insecure')
+        with open(os.path.join(group, 'cgroup.procs'), 'w', encoding='ascii') as f:
+            f.write(str(world.b.receiver.pid))
+        out = world.a.call('migrate', '--insecure', '-q', 'web', f'tcp://{world.b.address}:7007', wanted=4)
+        if not re.search('memory: 192 MiB are wanted, [0-9]+ MiB are available', out):
+            raise Wrong(f'too little memory: {out}')
+        world.checked(world.a, 'there was too little memory')
+    finally:
+        world.b.stop_receiver()
+        until('the group is empty', lambda: remove_group(group))
+    return None
+
+
+def sshd(world, ssh_port='2222'):
+    """A real sshd of the destination's, with keys and a configuration of its own."""
+    daemon = shutil.which('sshd', path=os.environ['PATH'] + ':/usr/sbin')
+    if not daemon:
+        return 'sshd is missing: apt-get install openssh-server'
+    folder = os.path.join(world.folder, 'ssh')
+    os.mkdir(folder, 0o700)
+    for name in ('host', 'user', 'stranger'):
+        subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', name], check=True, cwd=folder)
+    shutil.copy(os.path.join(folder, 'user.pub'), os.path.join(folder, 'authorized'))
+    os.makedirs('/run/sshd', exist_ok=True) # where it locks itself up
+    with open(os.path.join(folder, 'sshd_config'), 'w', encoding='ascii') as f:
+        f.write(f'Port {ssh_port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\nPidFile none\n'
+                'StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n')
+    with open(os.path.join(folder, 'known'), 'w', encoding='ascii') as f, open(os.path.join(folder, 'host.pub'), encoding='ascii') as k:
+        f.write(f'[{world.b.address}]:{ssh_port} {k.read()}')
+    client = os.path.join(folder, 'client')
+    with open(client, 'w', encoding='ascii') as f:
+        f.write(f'#!/bin/sh\nexec ssh -F none -i "${{KEY:-{folder}/user}}" -o UserKnownHostsFile={folder}/known -o IdentitiesOnly=yes "$@"\n')
+    os.chmod(client, 0o755)
+    env = {'TRAPEZE_SSH': client, 'TRAPEZE_SSH_COMMAND': f'TRAPEZE_ROOT={world.b.root} {TRAPEZE} receive -'}
+    place = f'ssh://root@{world.b.address}:{ssh_port}'
+    world.boot()
+    with open(os.path.join(folder, 'log'), 'w', encoding='utf-8') as log:
+        server = subprocess.Popen(world.lan.inside('b', daemon, '-D', '-e', '-f', os.path.join(folder, 'sshd_config')), stderr=log)
+        try:
+            until('sshd listens', lambda: f':{ssh_port}' in subprocess.run(world.lan.inside('b', 'ss', '-ltn'), check=True,
+                                                                           capture_output=True, text=True).stdout)
+            run = world.a.start('migrate', 'web', place, env=dict(env, KEY=os.path.join(folder, 'stranger')),
+                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+            out, _ = run.communicate(timeout=PATIENCE_S)
+            if run.returncode != 4 or 'Permission denied' not in out or 'ssh' not in out.splitlines()[-1]:
+                raise Wrong(f'with a key that is not allowed: status {run.returncode}: {out}')
+            world.move(world.a, world.b, place=place, env=env, what='sshd')
+        finally:
+            server.terminate()
+            server.wait(PATIENCE_S)
+    return None
 
 
 def in_between(world):
@@ -266,7 +453,7 @@ def refused(world):
     refuses('cannot connect', '--insecure')
     world.b.receive(*psk)
     refuses('the same --psk there?', *other)
-    refuses('it wants TLS', '--insecure')
+    refuses('does it want TLS', '--insecure')
     refuses('no agreement', *mine)
     world.b.receive(*certificates(world, 'b'))
     refuses('another certificate?', *certificates(world, 'stranger'))
@@ -288,7 +475,13 @@ ALL_CUTS = [(m, n) for m in ('HELLO', 'JOIN', 'FIT', 'STATE', 'READY', 'GO', 'RU
     for n in (1,)] + [
     (m, n, '--postcopy', '--bandwidth', '30M') for m in ('PAGES', 'NEED') for n in (1, 2, 10, 100, 300)]
 
+SILENCES = [(m, 1) for m in ('FIT', 'FENCED', 'STATE', 'READY', 'GO', 'RUNNING', 'COMPLETE', 'BYE')] + [
+    ('PAGES', 2, '--bandwidth', '10M'), ('NEED', 10, '--postcopy', '--bandwidth', '30M'),
+    ('PAGES', 100, '--postcopy', '--bandwidth', '30M')]
+
 CASES = {
+    'silences': silences,
+    'cable': cable,
     'cuts': lambda world: cuts(world, 'rst', SOME_CUTS),
     'all-cuts': lambda world: cuts(world, 'rst', ALL_CUTS),
     'apart': apart,
@@ -297,6 +490,9 @@ CASES = {
     'refused': refused,
     'snapshots': snapshots,
     'in-between': in_between,
+    'full-disk': full_disk,
+    'little-memory': little_memory,
+    'sshd': sshd,
     'modes': lambda world: modes(world, 10),
     'quick': quick,
 }
@@ -311,7 +507,9 @@ def main():
             print(f'no networks of our own: {getattr(why, "stderr", why)}'.strip())
             return 77
         try:
-            CASES[name](world)
+            if skipped := CASES[name](world):
+                print(skipped)
+                return 77
             world.say_gaps()
             world.nothing_left()
         except (Wrong, OSError, ValueError, subprocess.SubprocessError) as wrong:

@@ -232,6 +232,6 @@ END
     guest b --name web
     TRAPEZE_SSH=$BATS_TEST_TMPDIR/ssh run timeout -k 5 60 "$TRAPEZE" migrate -q --postcopy web ssh://me@other:2222
     [ "$status" -eq 0 ]
-    [ "$(cat "$BATS_TEST_TMPDIR/asked")" = "-T -o BatchMode=yes -p 2222 -- me@other trapeze receive -" ]
+    [ "$(cat "$BATS_TEST_TMPDIR/asked")" = "-T -o BatchMode=yes -o ServerAliveInterval=5 -o ServerAliveCountMax=4 -p 2222 -- me@other trapeze receive -" ]
     [ "$(there state web)" = running ]
 }
