@@ -100,8 +100,8 @@ static int supply(void *opaque, u64 page, const u8 *bytes)
     if (left && !atomic_load(&d->waiting))
         return 0;
     pthread_mutex_lock(&d->lock);
-    if (is_asked(
-            d, page)) /* waking a processor for somebody else's page costs it more than the page */
+    /* Waking a processor for somebody else's page costs it more than the page. */
+    if (is_asked(d, page))
         pthread_cond_broadcast(&d->page_came);
     if (!left)
         pthread_cond_broadcast(&d->changed);
