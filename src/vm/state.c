@@ -118,7 +118,7 @@ static void move_tscs(struct vm *vm, u64 passed_ns)
         vm->cpu[i].state->tsc_offset = (s64)((u64)vm->cpu[i].state->tsc_offset + by);
 }
 
-static void tell_watchdogs(struct vm *vm)
+void vm_state_tell_watchdogs(struct vm *vm)
 {
     for (unsigned i = 0; i < vm->ncpus; i++) {
         u64 msr = vm->cpu[i].state->msr.kvm_system_time, at = (msr & ~1ull) + PVCLOCK_FLAGS;
@@ -143,7 +143,7 @@ int vm_state_load(struct vm *vm, const struct state_source *from, enum vm_clock 
         passed = 0;
     move_tscs(vm, (u64)passed);
     if (passed)
-        tell_watchdogs(vm);
+        vm_state_tell_watchdogs(vm);
     rc = vm_cpus_call(vm, set_cpu, err);
     return rc ? rc : board_set_irqchip(vm->board, err);
 }

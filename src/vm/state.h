@@ -28,4 +28,8 @@ extern const struct state_table vm_clock_table;
 /* As text, as of the last save or load. */
 void vm_state_print(struct vm *vm, FILE *out);
 
+/* Tells a guest whose state was just saved or loaded, by its paravirtual clock, that it stood still: its watchdogs forgive
+ * that. */
+void vm_state_tell_watchdogs(struct vm *vm);
+
 #endif

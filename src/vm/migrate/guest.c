@@ -76,6 +76,7 @@ static void stop_work(void *opaque)
     struct vm *vm = w->m->vm;
 
     w->m->was_paused = vm->paused;
+    w->m->saved = false;
     if (!vm->paused)
         vm_pause(vm);
     /* A reset or power-off that the guest asked for just before belongs to the state that goes over. */
@@ -104,6 +105,9 @@ static void resume_work(void *opaque)
     w->rc = lock_disks(w->m->vm, BLOCK_EXCLUSIVE, w->err);
     if (!w->rc && !w->m->was_paused && w->m->vm->paused) {
         vm_migration_announce(w->m); /* the other host may have done so */
+        if (w->m->saved)
+            vm_state_tell_watchdogs(w->m->vm);
+        w->m->saved = false;
         vm_go_on(w->m->vm);
     }
 }
@@ -139,6 +143,7 @@ static void save_work(void *opaque)
     w->rc = w->to->write(w->to->opaque, &paused, 1);
     if (!w->rc)
         w->rc = vm_state_save(w->m->vm, w->to, w->err);
+    w->m->saved = !w->rc;
 }
 
 static int save(void *opaque, const struct state_sink *to, struct err *err)

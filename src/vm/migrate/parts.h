@@ -19,6 +19,7 @@ struct vm_migration {
     struct migrate_disks disks;
     bool was_paused; /* by the user, when the migration began */
     bool free_due;   /* the machine ends */
+    bool saved;      /* its processors' state is what it was when it stopped */
 
     struct migrate_source *source;
     struct state_buf config;
