@@ -302,12 +302,15 @@ static int write_end(struct host *h, struct record *x, bool *ret_gone, struct er
     if (!lock || !folder || !socket)
         return no_memory(err);
     lock_read_end(lock, &end);
+    char *reason = *end.reason ? strdup(end.reason) : NULL;
+    if (*end.reason && !reason)
+        return no_memory(err);
     x->state = RECORD_ENDED;
     x->pid = 0;
     x->status = end.known ? end.status : RECORD_NO_STATUS;
     x->ended_s = end.known ? end.when_s : time(NULL);
     free(x->reason);
-    x->reason = *end.reason ? strdup(end.reason) : NULL;
+    x->reason = reason;
     unlink(socket);
     *ret_gone = x->transient && remove_folder(folder, false) == 0;
     x->transient = false;

@@ -258,6 +258,7 @@ int records_remove(struct records *r, const char *id, struct err *err)
     return change(r, "DELETE FROM guests WHERE id = ?1", &x, err);
 }
 
+/* NULL: the column is, or there is no memory. */
 static char *column_text(sqlite3_stmt *s, int i)
 {
     const char *text = (const char *)sqlite3_column_text(s, i);
@@ -266,7 +267,7 @@ static char *column_text(sqlite3_stmt *s, int i)
 }
 
 /* The file may have been written by anybody with our rights: texts are cut, numbers taken as they are. */
-static void read_row(sqlite3_stmt *s, struct record *x)
+static int read_row(sqlite3_stmt *s, struct record *x, struct err *err)
 {
     const char *id = (const char *)sqlite3_column_text(s, 0),
                *name = (const char *)sqlite3_column_text(s, 1);
@@ -284,6 +285,10 @@ static void read_row(sqlite3_stmt *s, struct record *x)
     };
     snprintf(x->id, sizeof(x->id), "%s", id ? id : "");
     snprintf(x->name, sizeof(x->name), "%s", name ? name : "");
+    if (x->config && (x->reason || sqlite3_column_type(s, 7) == SQLITE_NULL))
+        return 0;
+    record_fini(x);
+    return err_set(err, ENOMEM, "records: no memory");
 }
 
 int records_get(struct records *r, const char *id, struct record *ret_record, struct err *err)
@@ -298,7 +303,7 @@ int records_get(struct records *r, const char *id, struct record *ret_record, st
     code = sqlite3_step(s);
     int rc = code == SQLITE_ROW ? 0 : code == SQLITE_DONE ? -ENOENT : fail(r, code, err);
     if (!rc)
-        read_row(s, ret_record);
+        rc = read_row(s, ret_record, err);
     else if (rc == -ENOENT)
         err_set(err, ENOENT, "there is no guest %s", id);
     sqlite3_finalize(s);
@@ -328,8 +333,8 @@ int records_list(struct records *r, struct record **ret_list, size_t *ret_count,
     if (code)
         return fail(r, code, err);
     while (!rc && (code = sqlite3_step(s)) == SQLITE_ROW)
-        if (!(rc = grow(&list, count, err)))
-            read_row(s, &list[count++]);
+        if (!(rc = grow(&list, count, err)) && !(rc = read_row(s, &list[count], err)))
+            count++;
     if (!rc && code != SQLITE_DONE)
         rc = fail(r, code, err);
     sqlite3_finalize(s);
