@@ -62,7 +62,10 @@ static json_t *describe(const struct host *h, const struct record *x)
                             x->status == RECORD_NO_STATUS ? json_null() : json_integer(x->status));
         json_object_set_new(o, "reason", x->reason ? json_string(x->reason) : json_null());
     }
-    json_object_set_new(o, "options", options_of(x->config));
+    json_t *options = options_of(x->config);
+    if (json_object_get(options, "name")) /* it may have been renamed since they were given */
+        json_object_set_new(options, "name", json_string(x->name));
+    json_object_set_new(o, "options", options);
     add_path(o, "folder", place_guest(&h->place, x->id, NULL));
     return o;
 }

@@ -1,6 +1,7 @@
-/* `trapeze rename`: another name in the records. The machine itself, running or not, does not change. */
+/* `trapeze rename`: another name in the records, then the machine hears of it, if it runs. */
 #include "cmd/guests.h"
 
+#include "base/log.h"
 #include "vm/option.h"
 #include <errno.h>
 #include <string.h>
@@ -17,6 +18,20 @@ static int check_name(const char *name, struct err *err)
                  : vm_options_read(&c, line, err);
     vm_config_fini(&c);
     return rc == -EINVAL && !err->code ? err_set(err, EINVAL, "the new name cannot be") : rc;
+}
+
+/* The record is what counts, so a machine that cannot be told is only mentioned. */
+static void tell_machine(struct host *h, const struct record *x)
+{
+    struct err err = ERR_INIT;
+
+    if (x->state != RECORD_RUNNING)
+        return;
+    json_t *args = json_pack("{s:s}", "name", x->name), *answer = NULL;
+    if (guest_ask(h, x, "rename", args, &answer, &err))
+        log_warn("%s: its machine goes by the old name until it starts again: %s", x->name,
+                 err.msg);
+    json_decref(answer);
 }
 
 static int rename_guest(void *opaque, struct host *h, struct record *record, struct err *err)
@@ -39,6 +54,8 @@ static int rename_guest(void *opaque, struct host *h, struct record *record, str
         records_rollback(h->records);
     else
         rc = records_commit(h->records, err);
+    if (!rc)
+        tell_machine(h, &x);
     record_fini(&x);
     return rc == -EEXIST ? err_set(err, EEXIST, "another guest is called '%s'", name) : rc;
 }

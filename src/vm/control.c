@@ -46,6 +46,7 @@ static const struct control_verb all_verbs[] = {
     {"pause", control_do_pause},
     {"powerdown", control_do_powerdown},
     {"quit", control_do_quit},
+    {"rename", control_do_rename},
     {"resize", control_do_resize},
     {"resume", control_do_resume},
     {"snapshot", control_do_snapshot},

@@ -83,6 +83,7 @@ void control_do_inspect(struct control_call *call);
 void control_do_pause(struct control_call *call);
 void control_do_powerdown(struct control_call *call);
 void control_do_quit(struct control_call *call);
+void control_do_rename(struct control_call *call);
 void control_do_resize(struct control_call *call);
 void control_do_resume(struct control_call *call);
 void control_do_stats(struct control_call *call);

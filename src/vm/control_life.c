@@ -1,10 +1,13 @@
 /*
- * Verbs of the control socket about the machine's life: what it does now, pause, resume, power button, end. Main loop.
+ * Verbs of the control socket about the machine's life: what it does now, pause, resume, power button, end, and its name.
+ * Main loop.
  */
 #include "vm/control.h"
 
 #include "vm/migrate/vm.h"
+#include "vm/option.h"
 #include "vm/parts.h"
+#include "vm/snapshot/snapshot.h"
 #include <errno.h>
 #include <string.h>
 #include <unistd.h>
@@ -79,4 +82,28 @@ void control_do_quit(struct control_call *call)
     }
     control_reply(call, NULL);
     vm_stop(vm, VM_END_STOPPED, 0);
+}
+
+/* Messages, `inspect`, snapshots and migrations have the new name from now on. Both of the latter read it in threads of their
+ * own, so not while there is one. */
+void control_do_rename(struct control_call *call)
+{
+    struct vm *vm = call->vm;
+    const char *name;
+    struct err err = ERR_INIT;
+    int rc = control_text(call, "name", NULL, &name, &err);
+
+    if (!rc && !name)
+        rc = err_set(&err, EINVAL, "name: is missing");
+    if (!rc && vm_snapshots_busy(vm->snapshots))
+        rc = err_set(&err, EBUSY, "a snapshot of it is being taken");
+    rc = rc ? rc : vm_migrate_stays(vm, &err);
+    for (const struct vm_option *o = vm_options; o->name && !rc; o++)
+        if (!strcmp(o->name,
+                    "name")) /* the configuration is const to keep others from changing it */
+            rc = o->parse((struct vm_config *)vm->config, name, &err);
+    if (rc)
+        control_fail(call, &err);
+    else
+        control_reply(call, NULL);
 }

@@ -79,8 +79,9 @@ void control_do_inspect(struct control_call *call)
 
     for (unsigned i = 0; i < vm->config->ndisks; i++)
         json_array_append_new(disks, describe_disk(vm, i));
-    control_reply(call, json_pack("{s:s,s:s,s:s,s:i,s:I,s:I,s:o,s:o}", "state", control_state(vm),
-                                  "accel", vm->report.accel, "accel_reason", vm->report.why, "cpus",
+    control_reply(call, json_pack("{s:s,s:s,s:s,s:s,s:i,s:I,s:I,s:o,s:o}", "state",
+                                  control_state(vm), "name", vm->config->name, "accel",
+                                  vm->report.accel, "accel_reason", vm->report.why, "cpus",
                                   (int)vm->ncpus, "memory", (json_int_t)vm->config->memory_bytes,
                                   "uptime_ns", (json_int_t)(vm_now_ns() - vm->start_ns), "disks",
                                   disks, "stats", all_stats(vm)));

@@ -89,6 +89,8 @@ load guests
     refuses 2 "'c' is too many" "$TRAPEZE" rename a b c
     trapeze rename one three
     [ "$(state three)" = running ]
+    # The record, what it is started with again, and the machine itself.
+    [ "$("$TRAPEZE" inspect three | grep -c '"name": "three"')" -eq 3 ]
     trapeze kill three
     refuses 4 "there is no guest 'one'" "$TRAPEZE" kill one
 }
