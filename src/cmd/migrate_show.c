@@ -3,6 +3,7 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <unistd.h>
 
 #define BAR 20
@@ -38,23 +39,33 @@ static void print_json(const json_t *o, const char *event)
     json_decref(copy);
 }
 
+/* A line that is wider than the terminal could not be drawn over. */
+static int columns(void)
+{
+    struct winsize size;
+
+    return !ioctl(STDOUT_FILENO, TIOCGWINSZ, &size) && size.ws_col > 1 ? size.ws_col - 1 : 79;
+}
+
 static void draw(struct migrate_display *d, const json_t *p)
 {
     double left = number(p, "left_bytes") + number(p, "left_disk_bytes");
     double total = number(p, "total_bytes"), remaining = number(p, "remaining_ns");
     int full = total > 0 ? (int)(BAR * (total - MIN(left, total)) / total) : 0;
-    char bar[BAR + 1], end[32] = "";
+    char bar[BAR + 1], end[32] = "", slow[48] = "", line[512];
 
     memset(bar, '.', BAR);
     memset(bar, '#', (size_t)full);
     bar[BAR] = 0;
     if (remaining >= 0)
         snprintf(end, sizeof(end), ", %.0f s to go", remaining / 1e9);
-    printf("\r\033[K%s: %s [%s] round %d, %.0f MiB left, %.0f MiB/s, guest writes %.0f MiB/s%s",
-           d->guest, text(p, "phase"), bar, (int)number(p, "round"), left / (double)MiB,
-           number(p, "rate") / (double)MiB, number(p, "dirty_rate") / (double)MiB, end);
     if (number(p, "throttle") > 0)
-        printf(", guest slowed by %.0f %%", number(p, "throttle"));
+        snprintf(slow, sizeof(slow), ", guest slowed by %.0f %%", number(p, "throttle"));
+    snprintf(line, sizeof(line),
+             "%s: %s [%s] round %d, %.0f MiB left%s, %.0f MiB/s, guest writes %.0f MiB/s%s",
+             d->guest, text(p, "phase"), bar, (int)number(p, "round"), left / (double)MiB, end,
+             number(p, "rate") / (double)MiB, number(p, "dirty_rate") / (double)MiB, slow);
+    printf("\r\033[K%.*s", columns(), line);
     fflush(stdout);
     d->drawn = true;
 }
