@@ -386,8 +386,11 @@ static int make_visible(const struct host *h, const struct snapshot *s, int dir,
     if (!rc && renameat2(AT_FDCWD, from, AT_FDCWD, to, how))
         rc = err_sys(err, errno, "'%s'", to);
     snapshot_step("renamed");
-    if (!rc && (rc = sync_folder(folder)))
+    if (!rc && (rc = sync_folder(folder))) {
         err_sys(err, -rc, "'%s'", folder);
+        /* Who hears of a failure may rely on it: the name goes away again, as if it had never been. */
+        renameat2(AT_FDCWD, to, AT_FDCWD, from, how);
+    }
     return rc;
 }
 
