@@ -10,20 +10,19 @@ of its own, TRAPEZE_ROOT too, and gone after it.
 """
 import argparse
 import datetime
-import errno
 import json
 import os
 import platform
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+
+from guests import QUIET, Pipe, Qmp, wait
 
 LINE = 128 * 1024 * 1024
 PAGES = 'same=8'  # of a kind that zstd makes an eighth of
@@ -45,33 +44,22 @@ CASES = [
 # Enough to see what a neighbour does to both; all of them would take as long again.
 ON_A_BUSY_HOST = ('idle, unlimited line', '100 MB/s, line 128 MiB/s', '400 MB/s, unlimited', 'post-copy, 100 MB/s, unlimited')
 LIMIT_S = 30
-QUIET = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
 
 
-class Pipe:
-    """A named pipe that a VMM writes the guest's bytes to; remembers when they came."""
+class Debug(Pipe):
+    """What a guest writes to its debug port, and when it came."""
 
     def __init__(self, path):
-        self.path = path
         self.seen = []  # (when, ticks, steps of work) of each read
         self.count = 0
         self.text = b''
-        os.mkfifo(path)
-        self.fd = os.open(path, os.O_RDWR)
-        self.stop = False
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
+        super().__init__(path)
 
-    def read(self):
-        while not self.stop:
-            data = os.read(self.fd, 4096)
-            now = time.monotonic()
-            if self.stop:
-                break
-            steps = data.count(b'w')
-            self.seen.append((now, len(data) - steps, steps))
-            self.count += len(data) - steps
-            self.text = (self.text + data)[-200:]
+    def came(self, now, data):
+        steps = data.count(b'w')
+        self.seen.append((now, len(data) - steps, steps))
+        self.count += len(data) - steps
+        self.text = (self.text + data)[-200:]
 
     def first(self):
         return self.seen[0][0]
@@ -84,21 +72,6 @@ class Pipe:
         inside = [s for s in self.seen if start < s[0] <= end]
         took = max(end - start, 1e-9)
         return sum(s[1] for s in inside) / took, sum(s[2] for s in inside) / took
-
-    def close(self):
-        self.stop = True
-        os.write(self.fd, b'.')
-        self.thread.join()
-        os.close(self.fd)
-        os.unlink(self.path)
-
-
-def wait(what, condition, limit_s=60):
-    end = time.monotonic() + limit_s
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.005)
 
 
 def walk(guest):
@@ -137,7 +110,7 @@ class Trapeze:
         os.mkdir(self.folder)
         self.env = dict(os.environ, TRAPEZE_ROOT=f'{self.folder}/root')
         self.place = f'unix:{self.folder}/in'
-        self.pipe = Pipe(f'{self.folder}/debug')
+        self.pipe = Debug(f'{self.folder}/debug')
         self.receiver = subprocess.Popen(
             [self.binary, 'receive', '--debug-console', f'0xe9,file={self.pipe.path}', self.place], env=self.env, **QUIET)
 
@@ -181,26 +154,6 @@ def ours(args, folder, guest, line, options):
             host.close()
 
 
-class Qmp:
-    def __init__(self, path):
-        self.socket = socket.socket(socket.AF_UNIX)
-        wait('QEMU listens', lambda: os.path.exists(path))
-        wait('QEMU answers', lambda: self.socket.connect_ex(path) in (0, errno.EISCONN))
-        self.file = self.socket.makefile('rw')
-        self.file.readline()
-        self.do('qmp_capabilities')
-
-    def do(self, what, **arguments):
-        self.file.write(json.dumps({'execute': what, 'arguments': arguments}) + '\n')
-        self.file.flush()
-        while True:
-            answer = json.loads(self.file.readline())
-            if 'error' in answer:
-                raise RuntimeError(answer['error']['desc'])
-            if 'return' in answer:
-                return answer['return']
-
-
 def qemu_start(args, folder, name, pipe, line, *more):
     walker = os.path.join(args.build, 'guest/payload/walker64')
     command = [args.qemu, '-accel', 'tcg', '-cpu', 'max', '-m', '1024', '-display', 'none', '-nodefaults', '-no-reboot', '-kernel',
@@ -225,7 +178,7 @@ def qemu_prepare(a, b, line, capabilities):
 
 
 def rival(args, folder, guest, line, capabilities):
-    here, there = Pipe(f'{folder}/here'), Pipe(f'{folder}/there')
+    here, there = Debug(f'{folder}/here'), Debug(f'{folder}/there')
     processes = []
     try:
         processes.append(qemu_start(args, folder, 'a', here, walk(guest)))

@@ -16,44 +16,28 @@ import os
 import re
 import shutil
 import signal
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 
+from guests import LIMIT_S, QUIET, Pipe, Qmp, connect, wait
 from run import first_line, host_name, raise_priority, set_autogroup, write_initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 APPEND = 'quiet tsc=reliable panic=-1 console=ttyS0'
-QUIET = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
-LIMIT_S = 120
 
 
-class Ticks:
-    """A named pipe that a VMM writes the guest's bytes to, and when each came."""
+class Ticks(Pipe):
+    """When each of the guest's bytes came."""
 
     def __init__(self, path):
-        self.path, self.at = path, []
-        os.mkfifo(path)
-        self.fd = os.open(path, os.O_RDWR)
-        self.stop = False
-        self.thread = threading.Thread(target=self.read, daemon=True)
-        self.thread.start()
+        self.at = []
+        super().__init__(path)
 
-    def read(self):
-        while not self.stop:
-            os.read(self.fd, 4096)
-            self.at.append(time.monotonic())
-
-    def close(self):
-        self.stop = True
-        os.write(self.fd, b'.')
-        self.thread.join()
-        os.close(self.fd)
-        os.unlink(self.path)
+    def came(self, now, data):
+        self.at.append(now)
 
     def wait_after(self, moment):
         """When the first byte after that moment came."""
@@ -66,14 +50,6 @@ class Ticks:
     def longest_ms(self, begin, end):
         near = [t for t in self.at if begin - 0.1 < t < end + 0.1]
         return max(b - a for a, b in zip(near, near[1:])) * 1e3
-
-
-def wait(what, condition):
-    end = time.monotonic() + LIMIT_S
-    while not condition():
-        if time.monotonic() > end:
-            raise TimeoutError(what)
-        time.sleep(0.001)
 
 
 class Console:
@@ -92,12 +68,6 @@ class Console:
             if not more:
                 raise EOFError(f'the console ended with {seen[-200:]!r}')
             seen += more
-
-
-def connect(path):
-    s = socket.socket(socket.AF_UNIX)
-    wait(path, lambda: not s.connect_ex(path))
-    return s
 
 
 def cache(paths, wanted):
@@ -288,19 +258,10 @@ class Qemu:
              '-qmp', f'unix:{folder}/qmp,server=on,wait=off', *more], **QUIET)
 
     def monitor(self):
-        self.line = connect(f'{self.folder}/qmp').makefile('rw')
-        self.line.readline()
-        self.do('qmp_capabilities')
+        self.qmp = Qmp(f'{self.folder}/qmp')
 
     def do(self, command, **arguments):
-        self.line.write(json.dumps({'execute': command, 'arguments': arguments}) + '\n')
-        self.line.flush()
-        while True:
-            answer = json.loads(self.line.readline())
-            if 'error' in answer:
-                raise RuntimeError(answer['error'])
-            if 'return' in answer:
-                return answer['return']
+        return self.qmp.do(command, **arguments)
 
     def say(self, command):
         said = self.do('human-monitor-command', **{'command-line': command})

@@ -1,0 +1,74 @@
+"""What the benchmarks of snapshots and of migration share: waiting, the pipe a guest writes to, and QEMU's monitor."""
+import json
+import os
+import socket
+import subprocess
+import threading
+import time
+
+QUIET = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
+LIMIT_S = 120
+
+
+def wait(what, condition, limit_s=LIMIT_S):
+    end = time.monotonic() + limit_s
+    while not condition():
+        if time.monotonic() > end:
+            raise TimeoutError(what)
+        time.sleep(0.001)
+
+
+def connect(path):
+    """To a socket that a process listens at, or will before long."""
+    s = socket.socket(socket.AF_UNIX)
+    wait(path, lambda: not s.connect_ex(path))
+    return s
+
+
+class Pipe:
+    """A named pipe that a VMM writes the guest's bytes to; came() is called with each read."""
+
+    def __init__(self, path):
+        self.path = path
+        os.mkfifo(path)
+        self.fd = os.open(path, os.O_RDWR)
+        self.stop = False
+        self.thread = threading.Thread(target=self.read, daemon=True)
+        self.thread.start()
+
+    def read(self):
+        while True:
+            data = os.read(self.fd, 4096)
+            now = time.monotonic()
+            if self.stop:
+                break
+            self.came(now, data)
+
+    def came(self, now, data):
+        raise NotImplementedError
+
+    def close(self):
+        self.stop = True
+        os.write(self.fd, b'.')
+        self.thread.join()
+        os.close(self.fd)
+        os.unlink(self.path)
+
+
+class Qmp:
+    """QEMU's monitor at a socket."""
+
+    def __init__(self, path):
+        self.file = connect(path).makefile('rw')
+        self.file.readline()
+        self.do('qmp_capabilities')
+
+    def do(self, what, **arguments):
+        self.file.write(json.dumps({'execute': what, 'arguments': arguments}) + '\n')
+        self.file.flush()
+        while True:
+            answer = json.loads(self.file.readline())
+            if 'error' in answer:
+                raise RuntimeError(answer['error']['desc'])
+            if 'return' in answer:
+                return answer['return']
