@@ -94,21 +94,26 @@ int guest_each(struct host *h, const struct guest_args *a, const struct verb *se
     return status;
 }
 
-int guest_verb(const struct verb *self, char **argv,
+int guest_verb(const struct verb *self, char **argv, struct guest_args *a,
                int (*fn)(void *opaque, struct host *h, struct record *record, struct err *err))
 {
-    struct guest_args a = {.min = 1, .max = SIZE_MAX};
-    int status = guest_args_read(&a, self, argv);
+    int status = guest_args_read(a, self, argv);
     struct host h;
 
     if (status >= 0)
         return status;
-    status = guest_host_open(&h, &a, self);
+    status = guest_host_open(&h, a, self);
     if (status == STATUS_OK) {
-        status = guest_each(&h, &a, self, fn, NULL);
+        status = guest_each(&h, a, self, fn, a->opaque);
         host_close(&h);
     }
     return status;
+}
+
+int guest_flag(void *opaque, int index, const char *value, struct err *err)
+{
+    *(bool *)opaque = true;
+    return 0;
 }
 
 int guest_connect(const struct host *h, const struct record *record, struct client *ret_client,

@@ -37,9 +37,11 @@ int guest_host_open(struct host *h, const struct guest_args *a, const struct ver
 int guest_each(struct host *h, const struct guest_args *a, const struct verb *self,
                int (*fn)(void *opaque, struct host *h, struct record *record, struct err *err),
                void *opaque);
-/* All of it, for verbs with nothing but guests. */
-int guest_verb(const struct verb *self, char **argv,
+/* All of it, for verbs that do one thing to each guest: fn gets a->opaque. Returns an exit status. */
+int guest_verb(const struct verb *self, char **argv, struct guest_args *a,
                int (*fn)(void *opaque, struct host *h, struct record *record, struct err *err));
+/* guest_args.own of verbs that have one option, a flag: opaque is its bool. */
+int guest_flag(void *opaque, int index, const char *value, struct err *err);
 
 /* "trapeze VERB: message" */
 void guest_complain(const struct verb *self, const struct err *err);

@@ -113,17 +113,8 @@ static int run(const struct verb *self, char **argv)
 {
     struct reading r = {0};
     struct guest_args args = {.min = 1, .max = 1, .own = read_own, .opaque = &r};
-    int status = guest_args_read(&args, self, argv);
-    struct host h;
 
-    if (status >= 0)
-        return status;
-    status = guest_host_open(&h, &args, self);
-    if (status == STATUS_OK) {
-        status = guest_each(&h, &args, self, show, &r);
-        host_close(&h);
-    }
-    return status;
+    return guest_verb(self, argv, &args, show);
 }
 
 static const struct args_spec *options(void)

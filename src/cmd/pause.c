@@ -13,12 +13,16 @@ static int resume_guest(void *opaque, struct host *h, struct record *record, str
 
 static int run_pause(const struct verb *self, char **argv)
 {
-    return guest_verb(self, argv, pause_guest);
+    struct guest_args a = {.min = 1, .max = SIZE_MAX};
+
+    return guest_verb(self, argv, &a, pause_guest);
 }
 
 static int run_resume(const struct verb *self, char **argv)
 {
-    return guest_verb(self, argv, resume_guest);
+    struct guest_args a = {.min = 1, .max = SIZE_MAX};
+
+    return guest_verb(self, argv, &a, resume_guest);
 }
 
 const struct verb verb_pause = {

@@ -17,27 +17,12 @@ static int remove_one(void *opaque, struct host *h, struct record *record, struc
     return guest_remove(h, record, err);
 }
 
-static int read_own(void *opaque, int index, const char *value, struct err *err)
-{
-    *(bool *)opaque = true;
-    return 0;
-}
-
 static int run(const struct verb *self, char **argv)
 {
     bool force = false;
-    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = read_own, .opaque = &force};
-    int status = guest_args_read(&a, self, argv);
-    struct host h;
+    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = guest_flag, .opaque = &force};
 
-    if (status >= 0)
-        return status;
-    status = guest_host_open(&h, &a, self);
-    if (status == STATUS_OK) {
-        status = guest_each(&h, &a, self, remove_one, &force);
-        host_close(&h);
-    }
-    return status;
+    return guest_verb(self, argv, &a, remove_one);
 }
 
 static const struct args_spec *options(void)

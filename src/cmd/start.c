@@ -37,16 +37,10 @@ static int start(const struct guest_args *a, struct record *record, bool force, 
     return status ? -ECANCELED : 0; /* launch() has said why */
 }
 
-static int read_own(void *opaque, int index, const char *value, struct err *err)
-{
-    *(bool *)opaque = true;
-    return 0;
-}
-
 static int run(const struct verb *self, char **argv)
 {
     bool force = false;
-    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = read_own, .opaque = &force};
+    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = guest_flag, .opaque = &force};
     int status = guest_args_read(&a, self, argv);
     struct host h;
 

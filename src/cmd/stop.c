@@ -148,27 +148,12 @@ static int run_stop(const struct verb *self, char **argv)
     return status;
 }
 
-static int read_force(void *opaque, int index, const char *value, struct err *err)
-{
-    *(bool *)opaque = true;
-    return 0;
-}
-
 static int run_kill(const struct verb *self, char **argv)
 {
     bool force = false;
-    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = read_force, .opaque = &force};
-    int status = guest_args_read(&a, self, argv);
-    struct host h;
+    struct guest_args a = {.min = 1, .max = SIZE_MAX, .own = guest_flag, .opaque = &force};
 
-    if (status >= 0)
-        return status;
-    status = guest_host_open(&h, &a, self);
-    if (status == STATUS_OK) {
-        status = guest_each(&h, &a, self, kill_guest, &force);
-        host_close(&h);
-    }
-    return status;
+    return guest_verb(self, argv, &a, kill_guest);
 }
 
 #define FORCE_OPTION                                                                  \

@@ -27,17 +27,10 @@ static int wait_for(void *opaque, struct host *h, struct record *record, struct 
 
 static int run(const struct verb *self, char **argv)
 {
-    struct guest_args a = {.min = 1, .max = SIZE_MAX};
-    int status = guest_args_read(&a, self, argv), ended = STATUS_OK;
-    struct host h;
+    int ended = STATUS_OK;
+    struct guest_args a = {.min = 1, .max = SIZE_MAX, .opaque = &ended};
+    int status = guest_verb(self, argv, &a, wait_for);
 
-    if (status >= 0)
-        return status;
-    status = guest_host_open(&h, &a, self);
-    if (status)
-        return status;
-    status = guest_each(&h, &a, self, wait_for, &ended);
-    host_close(&h);
     return status ? status : ended;
 }
 
