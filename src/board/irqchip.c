@@ -13,8 +13,6 @@
 
 #define VERSION_VALUE 0x50014u
 #define ENTRY_LEVEL BIT(15)
-#define TIMER_MODE(lvt) ((lvt) >> 17 & 3)
-#define DEADLINE_MODE 2
 
 static void pic_from(struct pic_chip *c, const struct x86_pic *p)
 {
@@ -75,7 +73,7 @@ static void lapic_from(struct lapic_state *s, const struct x86_lapic *l, s64 now
 {
     u64 left_ns = (u64)l->reg[LAPIC_TIMER_CURRENT] * lapic_divisor(l->reg[LAPIC_TIMER_DIVIDE]);
     bool counts = l->reg[LAPIC_TIMER_CURRENT] && l->reg[LAPIC_TIMER_COUNT] &&
-                  TIMER_MODE(l->reg[LAPIC_LVT]) != DEADLINE_MODE;
+                  lapic_timer_mode(l->reg[LAPIC_LVT]) != TIMER_DEADLINE;
 
     *s = (struct lapic_state){.apic_base = l->apic_base,
                               .icr = (u64)l->reg[LAPIC_ICR_HIGH] << 32 | l->reg[LAPIC_ICR],

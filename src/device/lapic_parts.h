@@ -15,10 +15,6 @@
 #define LVT_VECTOR 0xffu
 #define LVT_MODE_SHIFT 8
 #define LVT_MASKED BIT(16)
-#define LVT_TIMER_SHIFT 17
-#define LVT_TIMER_MASK 3u
-
-enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
 
 /* 10.5.3: error status */
 #define ESR_SEND_ILLEGAL BIT(5)

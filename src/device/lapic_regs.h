@@ -32,6 +32,14 @@ enum {
     LAPIC_SELF_IPI = 0x3f,
 };
 
+/* Bits 17 and 18 of the timer's LVT entry. SDM 3A, 10.5.4. */
+enum lapic_timer_mode { TIMER_ONE_SHOT, TIMER_PERIODIC, TIMER_DEADLINE };
+
+static inline enum lapic_timer_mode lapic_timer_mode(u32 lvt)
+{
+    return (enum lapic_timer_mode)(lvt >> 17 & 3);
+}
+
 /* What the divide configuration register's bits 0, 1 and 3 stand for. SDM 3A, figure 10-10. */
 static inline u64 lapic_divisor(u32 divide)
 {

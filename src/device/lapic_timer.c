@@ -15,11 +15,6 @@
 /* A guest that asks for a shorter period would keep its thread in the timer alone. */
 #define PERIOD_MIN_NS 50000
 
-static enum lapic_timer_mode timer_mode(u32 lvt)
-{
-    return (enum lapic_timer_mode)(lvt >> LVT_TIMER_SHIFT & LVT_TIMER_MASK);
-}
-
 static s64 period_ns(const struct lapic *l)
 {
     return (s64)(l->s.timer_count * lapic_divisor(l->s.timer_divide));
@@ -80,7 +75,7 @@ void lapic_timer_stop_locked(struct lapic *l)
 
 void lapic_timer_start_locked(struct lapic *l)
 {
-    if (timer_mode(l->s.lvt[LVT_TIMER]) == TIMER_DEADLINE)
+    if (lapic_timer_mode(l->s.lvt[LVT_TIMER]) == TIMER_DEADLINE)
         return;
     l->s.timer_ns = l->s.timer_count ? now_ns(l) + period_ns(l) : TIMER_NEVER;
     arm(l, l->s.timer_ns);
@@ -88,11 +83,11 @@ void lapic_timer_start_locked(struct lapic *l)
 
 void lapic_timer_lvt_locked(struct lapic *l, u32 old_lvt)
 {
-    enum lapic_timer_mode mode = timer_mode(l->s.lvt[LVT_TIMER]);
+    enum lapic_timer_mode mode = lapic_timer_mode(l->s.lvt[LVT_TIMER]);
 
     /* 10.5.4.1: going to or from TSC-deadline mode disarms the timer */
-    if (mode != timer_mode(old_lvt) &&
-        (mode == TIMER_DEADLINE || timer_mode(old_lvt) == TIMER_DEADLINE))
+    if (mode != lapic_timer_mode(old_lvt) &&
+        (mode == TIMER_DEADLINE || lapic_timer_mode(old_lvt) == TIMER_DEADLINE))
         lapic_timer_stop_locked(l);
 }
 
@@ -113,11 +108,11 @@ u32 lapic_timer_current_locked(struct lapic *l)
 {
     s64 left;
 
-    if (l->s.timer_ns == TIMER_NEVER || timer_mode(l->s.lvt[LVT_TIMER]) == TIMER_DEADLINE)
+    if (l->s.timer_ns == TIMER_NEVER || lapic_timer_mode(l->s.lvt[LVT_TIMER]) == TIMER_DEADLINE)
         return 0;
     left = l->s.timer_ns - now_ns(l);
     if (left < 0) {
-        if (timer_mode(l->s.lvt[LVT_TIMER]) != TIMER_PERIODIC)
+        if (lapic_timer_mode(l->s.lvt[LVT_TIMER]) != TIMER_PERIODIC)
             return 0;
         left = period_ns(l) - (-left) % period_ns(l);
     }
@@ -126,7 +121,7 @@ u32 lapic_timer_current_locked(struct lapic *l)
 
 void lapic_timer_deadline_locked(struct lapic *l, u64 tsc)
 {
-    if (timer_mode(l->s.lvt[LVT_TIMER]) != TIMER_DEADLINE)
+    if (lapic_timer_mode(l->s.lvt[LVT_TIMER]) != TIMER_DEADLINE)
         return; /* 10.5.4.1: writes are ignored in the other modes */
     l->s.tsc_deadline = tsc;
     lapic_timer_rearm_locked(l);
@@ -136,7 +131,7 @@ void lapic_timer_rearm_locked(struct lapic *l)
 {
     s64 left;
 
-    if (timer_mode(l->s.lvt[LVT_TIMER]) != TIMER_DEADLINE) {
+    if (lapic_timer_mode(l->s.lvt[LVT_TIMER]) != TIMER_DEADLINE) {
         arm(l, l->s.timer_ns);
         return;
     }
@@ -178,7 +173,7 @@ static void fire(void *opaque)
     bool kick;
 
     pthread_mutex_lock(&l->lock);
-    switch (timer_mode(l->s.lvt[LVT_TIMER])) {
+    switch (lapic_timer_mode(l->s.lvt[LVT_TIMER])) {
     case TIMER_ONE_SHOT:
         fire_counter_locked(l, false);
         break;
