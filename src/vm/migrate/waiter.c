@@ -1,0 +1,116 @@
+/*
+ * Those who wait for pages of a machine that runs already, or loads its state: threads of vCPUs and of devices, in a
+ * lazy source (mem/lazy.h). They ask for their page and sleep; it is a connection's thread that supplies it.
+ *
+ * Invariant: whoever sleeps here is on the list of waiters, so his page is asked for again when a line breaks and a new
+ * one comes.
+ */
+#include "vm/migrate/destination_parts.h"
+
+#include <errno.h>
+
+/* Under the lock. */
+static bool is_asked(const struct migrate_destination *d, u64 page)
+{
+    const struct waiter *w = d->waiters;
+
+    while (w && w->page != page)
+        w = w->next;
+    return w != NULL;
+}
+
+int migrate_waiters_supply(void *opaque, u64 page, const u8 *bytes)
+{
+    struct migrate_destination *d = opaque;
+
+    if (!d->guest->supply(d->guest->opaque, page, bytes))
+        return 0; /* it was there already: these bytes are older */
+    u64 left = atomic_fetch_sub(&d->missing, 1) - 1;
+    if (left && !atomic_load(&d->waiting))
+        return 0;
+    pthread_mutex_lock(&d->lock);
+    /* Waking a processor for somebody else's page costs it more than the page. */
+    if (is_asked(d, page))
+        pthread_cond_broadcast(&d->page_came);
+    if (!left)
+        pthread_cond_broadcast(&d->changed);
+    pthread_mutex_unlock(&d->lock);
+    return 0;
+}
+
+static void ask(struct migrate_destination *d, u64 page)
+{
+    u8 body[8];
+
+    migrate_put(body, page, 8);
+    /* When the line is broken, the next one asks for all that is waited for. */
+    migrate_line_say(&d->arrival[0].line, MIGRATE_NEED, 0, body, 8, NULL);
+}
+
+/* Under the lock: no page will come, nor is one needed. Until GO that is so as soon as a line is lost: who waits loads the
+ * state of a machine that will not run here. */
+static bool is_over(const struct migrate_destination *d)
+{
+    return d->refused || (!d->go && d->failure.code);
+}
+
+/* The page comes through supply; this only asks for it and waits. */
+int migrate_waiters_fetch(void *opaque, u64 page, void *dst4096)
+{
+    struct migrate_destination *d = opaque;
+    struct waiter me = {.page = page};
+
+    pthread_mutex_lock(&d->lock);
+    unsigned interrupts = d->interrupts;
+    bool asked = is_asked(d, page);
+    me.next = d->waiters;
+    d->waiters = &me;
+    atomic_fetch_add(&d->waiting, 1);
+    pthread_mutex_unlock(&d->lock);
+    if (!asked)
+        ask(d, page);
+
+    pthread_mutex_lock(&d->lock);
+    while (d->guest->is_absent(d->guest->opaque, page) && d->interrupts == interrupts &&
+           !is_over(d))
+        pthread_cond_wait(&d->page_came, &d->lock);
+    struct waiter **link = &d->waiters;
+    while (*link != &me)
+        link = &(*link)->next;
+    *link = me.next;
+    atomic_fetch_sub(&d->waiting, 1);
+    bool over = is_over(d);
+    pthread_mutex_unlock(&d->lock);
+    if (!d->guest->is_absent(d->guest->opaque, page))
+        return 1;
+    return over ? -EIO : -EINTR;
+}
+
+void migrate_destination_interrupt(struct migrate_destination *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->interrupts++;
+    pthread_cond_broadcast(&d->page_came);
+    pthread_mutex_unlock(&d->lock);
+}
+
+void migrate_waiters_ask_again(struct migrate_destination *d)
+{
+    u64 wanted[MIGRATE_BATCH];
+    unsigned n = 0;
+
+    pthread_mutex_lock(&d->lock);
+    for (struct waiter *w = d->waiters; w && n < MIGRATE_BATCH; w = w->next)
+        wanted[n++] = w->page;
+    pthread_mutex_unlock(&d->lock);
+    for (unsigned i = 0; i < n; i++)
+        ask(d, wanted[i]);
+}
+
+void migrate_destination_abandon(struct migrate_destination *d)
+{
+    pthread_mutex_lock(&d->lock);
+    d->refused = true;
+    pthread_cond_broadcast(&d->page_came);
+    pthread_mutex_unlock(&d->lock);
+}
