@@ -44,7 +44,9 @@ struct vm_snapshots {
     pthread_cond_t changed;
     bool quit;
     struct snapshot_job *job;
-    bool taken; /* the thread works on the job */
+    bool taken;                   /* the thread works on the job */
+    struct control_call *planner; /* waits until there is none; main loop */
+    u64 switched;                 /* how often a stop has switched disks; main loop */
     /* What was written since `base` was taken: the log's, and what was collected from it for a snapshot that failed. */
     struct dirty_log log;
     bool logging;
@@ -61,6 +63,7 @@ int snapshot_find_pages(const struct gmem *ram, u64 *ret_bits);
 int snapshot_log_from(struct vm_snapshots *s, const char *id, struct err *err);
 
 void snapshot_job_free(struct snapshot_job *job);
+void snapshot_answer_planner(struct vm_snapshots *s); /* who waited for the job's end; main loop */
 /* The stop (main loop): the last pages, the state, the disks. */
 void snapshot_stop(void *snapshots);
 

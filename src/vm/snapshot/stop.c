@@ -30,8 +30,9 @@ static int copy_rest(struct vm_snapshots *s, struct snapshot_job *job)
     return rc ? err_set(&job->err, -rc, "the caller has gone") : 0;
 }
 
-static int switch_disks(struct vm *vm, struct snapshot_job *job)
+static int switch_disks(struct vm_snapshots *s, struct snapshot_job *job)
 {
+    struct vm *vm = s->vm;
     int rc = 0;
 
     for (unsigned i = 0; i < job->noverlays && !rc; i++) {
@@ -42,6 +43,7 @@ static int switch_disks(struct vm *vm, struct snapshot_job *job)
         rc = block_push(vm->disk[o->disk], fd, o->path, &job->err);
         job->switched |= !rc;
     }
+    s->switched += job->switched;
     return rc;
 }
 
@@ -53,7 +55,7 @@ static void take(struct vm_snapshots *s, struct snapshot_job *job)
         err_set(&job->err, ECANCELED, "the caller has gone");
         return;
     }
-    if (copy_rest(s, job) || vm_state_save(s->vm, &to, &job->err) || switch_disks(s->vm, job))
+    if (copy_rest(s, job) || vm_state_save(s->vm, &to, &job->err) || switch_disks(s, job))
         return;
     /* What is written from now on belongs to the next one. */
     memset(s->since, 0, dirty_words(&s->vm->ram) * sizeof(u64));

@@ -194,6 +194,7 @@ static void answer(void *opaque)
                                 "rounds", (int)job->round, "copied", (json_int_t)job->copied));
     s->job = NULL;
     snapshot_job_free(job);
+    snapshot_answer_planner(s);
 }
 
 static void work(struct vm_snapshots *s, struct snapshot_job *job)

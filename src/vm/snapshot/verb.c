@@ -20,17 +20,59 @@ static json_t *describe_disk(struct block *b)
                      (int)block_readonly(b), "layers", layers);
 }
 
-void control_do_snapshot_plan(struct control_call *call)
+#define BUSY "another snapshot of this machine is being taken"
+
+static void refuse(struct control_call *call, int code, const char *why)
+{
+    struct err err = ERR_INIT;
+
+    err_set(&err, code, "%s", why);
+    control_fail(call, &err);
+}
+
+static void answer_plan(struct control_call *call)
 {
     struct vm *vm = call->vm;
     json_t *disks = json_array();
 
     for (unsigned i = 0; i < vm->config->ndisks; i++)
         json_array_append_new(disks, describe_disk(vm->disk[i]));
-    control_reply(call,
-                  json_pack("{s:I,s:s,s:s,s:b,s:o}", "memory", (json_int_t)vm->ram.size, "accel",
-                            vm->report.accel, "base", vm->snapshots ? vm->snapshots->base : "",
-                            "kernel", (int)board_has_kernel(vm->board), "disks", disks));
+    control_reply(
+        call, json_pack("{s:I,s:s,s:s,s:b,s:I,s:o}", "memory", (json_int_t)vm->ram.size, "accel",
+                        vm->report.accel, "base", vm->snapshots ? vm->snapshots->base : "",
+                        "kernel", (int)board_has_kernel(vm->board), "switched",
+                        (json_int_t)(vm->snapshots ? vm->snapshots->switched : 0), "disks", disks));
+}
+
+static void planner_gone(struct control_call *call)
+{
+    call->vm->snapshots->planner = NULL;
+}
+
+void snapshot_answer_planner(struct vm_snapshots *s)
+{
+    struct control_call *call = s->planner;
+
+    s->planner = NULL;
+    if (call) {
+        call->gone = NULL;
+        answer_plan(call);
+    }
+}
+
+/* While one is being taken, whose caller may have died a moment ago, the disks are about to change: it waits for that. */
+void control_do_snapshot_plan(struct control_call *call)
+{
+    struct vm_snapshots *s = call->vm->snapshots;
+
+    if (!vm_snapshots_busy(s)) {
+        answer_plan(call);
+    } else if (s->planner) {
+        refuse(call, EBUSY, BUSY);
+    } else {
+        s->planner = call;
+        call->gone = planner_gone;
+    }
 }
 
 static void caller_gone(struct control_call *call)
@@ -91,6 +133,18 @@ static int read_request(struct snapshot_job *job, struct vm *vm, struct err *err
     return snapmap_init(&job->map, vm->ram.size, job->incremental, false, err);
 }
 
+/* Overlays were made for the disks as a plan has shown them. */
+static int check_plan(const struct snapshot_job *job, const struct vm_snapshots *s, struct err *err)
+{
+    u64 switched;
+
+    if (control_number(job->call, "switched", UINT32_MAX, s->switched, &switched, err))
+        return -err->code;
+    return switched == s->switched
+               ? 0
+               : err_set(err, EAGAIN, "its disks have changed since it was asked; try again");
+}
+
 static int check_possible(const struct vm *vm, const struct snapshot_job *job, struct err *err)
 {
     if (vm->ended)
@@ -122,14 +176,6 @@ void snapshot_job_free(struct snapshot_job *job)
     free(job);
 }
 
-static void refuse(struct control_call *call, int code, const char *why)
-{
-    struct err err = ERR_INIT;
-
-    err_set(&err, code, "%s", why);
-    control_fail(call, &err);
-}
-
 bool vm_snapshots_busy(const struct vm_snapshots *s)
 {
     return s && s->job;
@@ -143,13 +189,13 @@ void control_do_snapshot(struct control_call *call)
 
     if (!job) {
         refuse(call, s && s->job ? EBUSY : ENOTSUP,
-               s && s->job ? "another snapshot of this machine is being taken"
-                           : "snapshots cannot be taken of this machine");
+               s && s->job ? BUSY : "snapshots cannot be taken of this machine");
         return;
     }
     job->call = call;
     job->memory = job->map_fd = job->state_fd = job->kernel_fd = -1;
-    if (read_request(job, call->vm, &err) || check_possible(call->vm, job, &err)) {
+    if (read_request(job, call->vm, &err) || check_plan(job, s, &err) ||
+        check_possible(call->vm, job, &err)) {
         snapshot_job_free(job);
         control_fail(call, &err);
         return;
