@@ -5,10 +5,15 @@
  * ones read as what is below, so starting the guest again is right whether it has switched or not); the machine copies and
  * switches; everything is synced; the folder gets its name. A snapshot that failed after the switch leaves the guest on
  * overlays, which costs nothing but their files.
+ *
+ * The lock on snapshots is held until the machine is asked, and again for giving the name. In between a claim keeps what is
+ * needed (host/snapshot.h), and a lock of the guest's own keeps a second snapshot of it away: overlays of both would stand
+ * on the same image.
  */
 #include "cmd/snapshot.h"
 
 #include "cmd/guests.h"
+#include "host/lock.h"
 #include "vm/option.h"
 #include <errno.h>
 #include <fcntl.h>
@@ -26,7 +31,8 @@ struct create {
     struct snapshot s;
     json_t *plan;
     bool compress, incremental, kernel;
-    int dir;
+    struct snapshot_draft draft;
+    int lock, guest_lock; /* on snapshots; on this guest's */
     int fd[4 + VM_DISKS];
     unsigned nfds;
     char *overlay[VM_DISKS]; /* by disk, NULL: none */
@@ -119,6 +125,20 @@ static int check_parent(struct create *c, const char *parent, struct err *err)
     return rc;
 }
 
+/* Until the end, or our death, no other process takes one of this guest. */
+static int lock_guest(struct create *c, struct err *err)
+{
+    auto_free char *path = place_guest(&c->h->place, c->record.id, "snapshot.lock");
+
+    if (!path)
+        return err_set(err, ENOMEM, "no memory");
+    c->guest_lock = lock_hold(path, err);
+    if (c->guest_lock == -EBUSY)
+        return err_set(err, EBUSY, "%s: another process is taking a snapshot of it right now",
+                       c->record.name);
+    return MIN(c->guest_lock, 0);
+}
+
 static int ask_plan(struct create *c, const char *guest, const char *name, const char *parent,
                     struct err *err)
 {
@@ -128,6 +148,7 @@ static int ask_plan(struct create *c, const char *guest, const char *name, const
     rc = rc ? rc : guest_connect(c->h, &c->record, &c->client, err);
     if (rc == -ESRCH)
         return err_wrap(err, "%s", c->record.name);
+    rc = rc ? rc : lock_guest(c, err);
     rc = rc ? rc : client_call(&c->client, "snapshot-plan", NULL, &c->plan, err);
     if (rc)
         return rc;
@@ -145,7 +166,7 @@ static int ask_plan(struct create *c, const char *guest, const char *name, const
 
 static int new_file(struct create *c, const char *name, struct err *err)
 {
-    int fd = openat(c->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    int fd = openat(c->draft.dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
     if (fd < 0)
         return err_sys(err, errno, "%s", name);
@@ -161,12 +182,12 @@ static int share_kernel(struct create *c, struct err *err)
 
     c->kernel = false;
     return parent < 0 ? err_sys(err, errno, "the parent's folder")
-                      : snap_copy_file(parent, c->dir, "kernel", err);
+                      : snap_copy_file(parent, c->draft.dir, "kernel", err);
 }
 
 static int make_files(struct create *c, struct err *err)
 {
-    int rc = snapshot_begin(c->h, &c->s, &c->dir, err);
+    int rc = snapshot_begin(c->h, &c->s, &c->draft, err);
 
     rc = rc ? rc : new_file(c, "memory", err);
     if (!rc && ftruncate(c->fd[0], (off_t)c->s.memory_bytes))
@@ -198,16 +219,15 @@ static int make_overlays(struct create *c, json_t *list, struct err *err)
     return rc;
 }
 
-/* The guest's record names its disks' new tops. */
-static int write_record(struct create *c, struct err *err)
+/* The options of a guest with its disks' new tops; *ret_text stays NULL when there are none. */
+static int name_overlays(struct create *c, const char *options, char **ret_text, struct err *err)
 {
     struct vm_config config;
     size_t size = 0;
-    char *text = NULL;
     bool any = false;
 
     vm_config_init(&config);
-    int rc = vm_options_read(&config, c->record.config, err);
+    int rc = vm_options_read(&config, options, err);
     for (unsigned i = 0; i < config.ndisks && !rc; i++) {
         if (!c->overlay[i])
             continue;
@@ -218,15 +238,40 @@ static int write_record(struct create *c, struct err *err)
         config.disk[i].trust = true;
         rc = config.disk[i].path ? 0 : err_set(err, ENOMEM, "no memory");
     }
-    FILE *out = rc || !any ? NULL : open_memstream(&text, &size);
+    FILE *out = rc || !any ? NULL : open_memstream(ret_text, &size);
     if (out) {
         vm_options_print(&config, out);
-        fclose(out);
-        free(c->record.config);
-        c->record.config = text;
-        rc = records_update(c->h->records, &c->record, err);
+        if (fclose(out))
+            rc = err_set(err, ENOMEM, "no memory");
+    } else if (!rc && any) {
+        rc = err_set(err, ENOMEM, "no memory");
     }
     vm_config_fini(&config);
+    return rc;
+}
+
+/* The guest's record names them; what else has changed in it since we looked stays. */
+static int write_record(struct create *c, struct err *err)
+{
+    struct record now = {0};
+    char *text = NULL;
+    int rc = records_begin(c->h->records, err);
+
+    if (rc)
+        return rc;
+    rc = records_get(c->h->records, c->record.id, &now, err);
+    rc = rc ? rc : name_overlays(c, now.config, &text, err);
+    if (!rc && text) {
+        free(now.config);
+        now.config = text;
+        rc = records_update(c->h->records, &now, err);
+    } else {
+        free(text);
+    }
+    rc = rc ? rc : records_commit(c->h->records, err);
+    if (rc)
+        records_rollback(c->h->records);
+    record_fini(&now);
     return rc;
 }
 
@@ -234,8 +279,9 @@ static int write_record(struct create *c, struct err *err)
 
 static int have_it_taken(struct create *c, json_t *overlays, json_t **ret_answer, struct err *err)
 {
-    json_t *args = json_pack("{s:s,s:b,s:b,s:O}", "snapshot", c->s.id, "incremental",
-                             (int)c->incremental, "kernel", (int)c->kernel, "overlays", overlays);
+    json_t *args = json_pack("{s:s,s:b,s:b,s:O,s:O*}", "snapshot", c->s.id, "incremental",
+                             (int)c->incremental, "kernel", (int)c->kernel, "overlays", overlays,
+                             "switched", json_object_get(c->plan, "switched"));
     int rc = client_send(&c->client, "snapshot", args, c->fd, c->nfds, err);
 
     c->client.timeout_ms = CLIENT_WAIT_FOREVER;
@@ -249,17 +295,17 @@ static int have_it_taken(struct create *c, json_t *overlays, json_t **ret_answer
 static int compress(struct create *c, struct err *err)
 {
     struct snapchain *chain = snapchain_new(c->s.name, err);
-    int memory = openat(c->dir, "memory", O_RDONLY | O_CLOEXEC);
-    auto_close int map = openat(c->dir, "map", O_RDONLY | O_CLOEXEC);
+    int memory = openat(c->draft.dir, "memory", O_RDONLY | O_CLOEXEC);
+    auto_close int map = openat(c->draft.dir, "map", O_RDONLY | O_CLOEXEC);
     int rc = chain ? snapchain_add(chain, memory, map, c->s.memory_bytes, err) : -ENOMEM;
 
     if (rc || (rc = snapchain_ready(chain, err))) {
         snapchain_free(chain);
         return rc;
     }
-    unlinkat(c->dir, "memory", 0);
-    unlinkat(c->dir, "map", 0);
-    rc = snap_write_memory(chain, c->s.memory_bytes, true, c->dir, &c->s.pages, err);
+    unlinkat(c->draft.dir, "memory", 0);
+    unlinkat(c->draft.dir, "map", 0);
+    rc = snap_write_memory(chain, c->s.memory_bytes, true, c->draft.dir, &c->s.pages, err);
     snapchain_free(chain);
     return rc;
 }
@@ -275,6 +321,7 @@ static int take(struct create *c, struct err *err)
     snapshot_step("overlays");
     rc = rc ? rc : write_record(c, err);
     snapshot_step("record");
+    snapshots_unlock(&c->lock);
     rc = rc ? rc : have_it_taken(c, overlays, &answer, err);
     json_decref(overlays);
     if (!rc) {
@@ -283,7 +330,7 @@ static int take(struct create *c, struct err *err)
         if (c->compress)
             rc = compress(c, err);
     }
-    rc = rc ? rc : snapshot_commit(c->h, &c->s, c->dir, err);
+    rc = rc ? rc : snapshot_commit(c->h, &c->s, &c->draft, err);
     if (!rc)
         fprintf(stderr, "snapshot '%s': %s of memory, %s; the guest stood for %.1f ms\n", c->s.name,
                 snap_size(c->s.pages * SNAPMAP_PAGE, size), *c->s.parent ? "incremental" : "full",
@@ -298,8 +345,10 @@ static void finish(struct create *c)
         close(c->fd[i]);
     for (unsigned i = 0; i < VM_DISKS; i++)
         free(c->overlay[i]);
-    if (c->dir >= 0)
-        close(c->dir);
+    snapshot_draft_close(&c->draft);
+    snapshots_unlock(&c->lock);
+    if (c->guest_lock >= 0)
+        close(c->guest_lock);
     json_decref(c->plan);
     client_close(&c->client);
     record_fini(&c->record);
@@ -308,19 +357,22 @@ static void finish(struct create *c)
 
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
-    struct create c = {.h = h, .dir = -1, .client = {.wire.fd = -1}};
-    auto_close int lock = -1;
-    int rc = snapshots_lock(h, &lock, err);
+    struct create c = {.h = h,
+                       .draft = SNAPSHOT_DRAFT_INIT,
+                       .lock = -1,
+                       .guest_lock = -1,
+                       .client = {.wire.fd = -1}};
 
     c.compress = a->value[COMPRESS];
     if (c.compress && a->value[PARENT])
         return sub_usage(err, "--compress: only full snapshots are compressed; 'trapeze snapshot "
                               "flatten --compress' does it later");
+    int rc = snapshots_lock(h, &c.lock, err);
     rc = rc ? rc : ask_plan(&c, a->operand[0], a->operand[1], a->value[PARENT], err);
     if (!rc) {
         rc = take(&c, err);
         if (rc)
-            snapshot_abort(h, &c.s);
+            snapshot_abort(h, &c.s, &c.draft);
         else
             printf("%s\n", c.s.id);
     }

@@ -1,4 +1,9 @@
-/* `trapeze snapshot export`. Main thread. The file appears under its name when all of it is on the medium. */
+/*
+ * `trapeze snapshot export`. Main thread. The file appears under its name when all of it is on the medium.
+ *
+ * All that is read is opened with the lock on snapshots held, and copied without it: whoever removes the snapshot meanwhile
+ * takes the names away, not what we have open.
+ */
 #include "block/image.h"
 #include "cmd/snapshot_file.h"
 #include "host/snapshot_manifest.h"
@@ -18,6 +23,9 @@ struct export
 {
     struct host *h;
     const struct snapshot *s;
+    struct snapchain *memory;
+    struct block_image *image[VM_DISKS];
+    int state, kernel; /* -1: it has none */
     struct state_sink to;
     bool compress;
     u32 sections;
@@ -70,17 +78,12 @@ static int put_manifest(struct export *x, u64 pages, struct err *err)
                 : err_set(err, ENOMEM, "no memory");
 }
 
-static int put_file(struct export *x, const char *file, bool needed, struct err *err)
+static int put_file(struct export *x, const char *file, int fd, struct err *err)
 {
-    auto_close int fd = snapshot_open_file(x->h, x->s->id, file, err);
     struct stat st;
 
-    if (fd < 0 && !needed) {
-        *err = ERR_INIT;
-        return 0;
-    }
     if (fd < 0)
-        return fd;
+        return 0;
     if (fstat(fd, &st))
         return err_sys(err, errno, "%s", file);
     auto_free u8 *bytes = malloc(MAX((size_t)st.st_size, (size_t)1));
@@ -148,42 +151,57 @@ static int put_image(struct export *x, u32 instance, struct block_image *image, 
     return rc;
 }
 
-static int put_disks(struct export *x, struct err *err)
-{
-    int rc = 0;
-
-    for (unsigned i = 0; i < x->s->ndisks && !rc; i++) {
-        const struct snapshot_layer *top = &x->s->disk[i].layer[0];
-        struct block_image_options o = {
-            .format = top->format, .readonly = true, .shared = true, .trust = true};
-        struct block_image *image;
-
-        rc = block_image_open(top->path, &o, &image, err);
-        if (rc)
-            return err_wrap(err, "disk %u", i);
-        rc = put_image(x, i, image, err);
-        block_image_close(image);
-    }
-    return rc;
-}
-
 static int write_all(struct export *x, struct err *err)
 {
-    struct snapchain *c = snap_open_memory(x->h, x->s, err);
+    const struct snapchain *c = x->memory;
     u64 pages = 0;
 
-    if (!c)
-        return -err->code;
     for (u64 i = 0; i < c->layer[0].map.pages; i++)
         pages += c->who[i] != 0;
     int rc = state_write_head(&x->to, err);
     rc = rc ? rc : put_manifest(x, pages, err);
-    rc = rc ? rc : put_file(x, "state", true, err);
-    rc = rc ? rc : put_file(x, "kernel", false, err);
-    rc = rc ? rc : put_memory(x, c, err);
-    rc = rc ? rc : put_disks(x, err);
-    snapchain_free(c);
+    rc = rc ? rc : put_file(x, "state", x->state, err);
+    rc = rc ? rc : put_file(x, "kernel", x->kernel, err);
+    rc = rc ? rc : put_memory(x, x->memory, err);
+    for (unsigned i = 0; i < x->s->ndisks && !rc; i++)
+        rc = put_image(x, i, x->image[i], err);
     return rc ? rc : state_write_end(&x->to, x->sections, err);
+}
+
+static int open_disk(struct export *x, unsigned i, struct err *err)
+{
+    const struct snapshot_layer *top = &x->s->disk[i].layer[0];
+    struct block_image_options o = {
+        .format = top->format, .readonly = true, .shared = true, .trust = true};
+    int rc = block_image_open(top->path, &o, &x->image[i], err);
+
+    return rc ? err_wrap(err, "disk %u", i) : 0;
+}
+
+static int open_all(struct export *x, struct err *err)
+{
+    int rc = 0;
+
+    x->kernel = snapshot_open_file(x->h, x->s->id, "kernel", NULL);
+    x->state = snapshot_open_file(x->h, x->s->id, "state", err);
+    x->memory = x->state < 0 ? NULL : snap_open_memory(x->h, x->s, err);
+    if (!x->memory)
+        return -err->code;
+    for (unsigned i = 0; i < x->s->ndisks && !rc; i++)
+        rc = open_disk(x, i, err);
+    return rc;
+}
+
+static void close_all(struct export *x)
+{
+    int fds[] = {x->state, x->kernel};
+
+    for (unsigned i = 0; i < VM_DISKS; i++)
+        block_image_close(x->image[i]);
+    snapchain_free(x->memory);
+    for (size_t i = 0; i < ARRAY_LEN(fds); i++)
+        if (fds[i] >= 0)
+            close(fds[i]);
 }
 
 static int export_to(struct export *x, const char *path, struct err *err)
@@ -215,17 +233,19 @@ static int export_to(struct export *x, const char *path, struct err *err)
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     auto_free struct export *x = calloc(1, sizeof(*x));
-    auto_close int lock = -1;
     struct snapshot s = {0};
-    int rc = x ? snapshots_lock(h, &lock, err) : err_set(err, ENOMEM, "no memory");
+    int lock = -1, rc = 0;
 
+    if (!x)
+        return err_set(err, ENOMEM, "no memory");
+    *x =
+        (struct export){.h = h, .s = &s, .state = -1, .kernel = -1, .compress = a->value[COMPRESS]};
+    rc = snapshots_lock(h, &lock, err);
     rc = rc ? rc : snapshot_find(h, a->operand[0], &s, err);
-    if (!rc) {
-        x->h = h;
-        x->s = &s;
-        x->compress = a->value[COMPRESS];
-        rc = export_to(x, a->operand[1], err);
-    }
+    rc = rc ? rc : open_all(x, err);
+    snapshots_unlock(&lock);
+    rc = rc ? rc : export_to(x, a->operand[1], err);
+    close_all(x);
     snapshot_fini(&s);
     return rc;
 }

@@ -8,51 +8,53 @@
 
 enum { COMPRESS = SNAP_OWN };
 
-static int fill(const struct host *h, const struct snapshot *old, struct snapshot *new, int dir,
+static int fill(const struct host *h, struct snapchain *c, struct snapshot *new, int dir,
                 struct err *err)
 {
-    auto_free char *path = snapshot_path(h, old->id, NULL);
+    auto_free char *path = snapshot_path(h, new->id, NULL);
     auto_close int from = path ? open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
-    struct snapchain *c = snap_open_memory(h, old, err);
 
-    if (!c || from < 0) {
-        snapchain_free(c);
-        return c ? err_sys(err, errno, "'%s'", old->name) : -err->code;
-    }
-    int rc = snap_write_memory(c, old->memory_bytes, new->compressed, dir, &new->pages, err);
-    snapchain_free(c);
+    if (from < 0)
+        return err_sys(err, errno, "'%s'", new->name);
+    int rc = snap_write_memory(c, new->memory_bytes, new->compressed, dir, &new->pages, err);
     rc = rc ? rc : snap_copy_file(from, dir, "state", err);
     return rc ? rc : snap_copy_file(from, dir, "kernel", err);
 }
 
-static int flatten(struct host *h, const struct snapshot *old, bool compress, struct err *err)
+/* Drops the lock when others can do no harm any more: the claim keeps the old one, and its memory is open. */
+static int flatten(struct host *h, int *lock, const struct snapshot *old, bool compress,
+                   struct err *err)
 {
+    struct snapshot_draft draft = SNAPSHOT_DRAFT_INIT;
     struct snapshot new = *old; /* its disks stay old's */
-    int dir = -1, rc = snapshot_begin(h, &new, &dir, err);
+    struct snapchain *c = snap_open_memory(h, old, err);
+    int rc = c ? snapshot_begin(h, &new, &draft, err) : -err->code;
 
-    if (rc)
-        return rc;
-    new.created_ns = old->created_ns;
+    snapshots_unlock(lock);
+    if (rc) {
+        snapchain_free(c);
+        return err_wrap(err, "'%s'", old->name);
+    }
     new.parent[0] = 0;
     new.compressed = compress;
-    rc = fill(h, old, &new, dir, err);
-    rc = rc ? rc : snapshot_replace(h, old->id, &new, dir, err);
+    rc = fill(h, c, &new, draft.dir, err);
+    snapchain_free(c);
+    rc = rc ? rc : snapshot_replace(h, old->id, &new, &draft, err);
     if (rc)
-        snapshot_abort(h, &new);
-    close(dir);
+        snapshot_abort(h, &new, &draft);
     return rc;
 }
 
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
-    auto_close int lock = -1;
     struct snapshot s = {0};
-    int rc = snapshots_lock(h, &lock, err);
+    int lock = -1, rc = snapshots_lock(h, &lock, err);
 
     rc = rc ? rc : snapshot_find(h, a->operand[0], &s, err);
     if (!rc && !*s.parent && !a->value[COMPRESS])
         rc = err_set(err, EINVAL, "'%s' is a full snapshot already", s.name);
-    rc = rc ? rc : flatten(h, &s, a->value[COMPRESS], err);
+    rc = rc ? rc : flatten(h, &lock, &s, a->value[COMPRESS], err);
+    snapshots_unlock(&lock);
     snapshot_fini(&s);
     return rc;
 }

@@ -24,7 +24,8 @@ struct import {
     struct snapshot s;
     struct snapmap map;
     struct block_image *image[VM_DISKS];
-    int in, dir, memory;
+    int in, memory, lock;
+    struct snapshot_draft draft;
     u64 at; /* in the file */
     bool has_state;
     u64 pages;
@@ -111,17 +112,23 @@ static int begin(struct import *x, const char *name, struct err *err)
         snprintf(x->s.name, sizeof(x->s.name), "%s", name);
     x->s.id[0] = x->s.parent[0] = 0;
     x->s.compressed = false;
-    rc = snapshot_check_name(x->h, name ? name : x->s.name, err);
-    rc = rc ? rc : snapshot_begin(x->h, &x->s, &x->dir, err);
+    x->s.created_ns = 0;
+    /* Its layers are made before the claim that names them, so both while others are kept away. */
+    rc = snapshots_lock(x->h, &x->lock, err);
+    rc = rc ? rc : snapshot_check_name(x->h, name ? name : x->s.name, err);
+    for (unsigned i = 0; i < x->s.ndisks && !rc; i++)
+        rc = make_disk(x, i, err);
+    rc = rc ? rc : snapshot_begin(x->h, &x->s, &x->draft, err);
+    if (rc)
+        layers_sweep(x->h);
+    snapshots_unlock(&x->lock);
     rc = rc ? rc : snapmap_init(&x->map, x->s.memory_bytes, false, false, err);
     if (rc)
         return rc;
-    x->memory = openat(x->dir, "memory", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    x->memory = openat(x->draft.dir, "memory", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (x->memory < 0 || ftruncate(x->memory, (off_t)x->s.memory_bytes))
         return err_sys(err, errno, "memory");
-    for (unsigned i = 0; i < x->s.ndisks && !rc; i++)
-        rc = make_disk(x, i, err);
-    return rc;
+    return 0;
 }
 
 /* --- its parts --- */
@@ -129,7 +136,7 @@ static int begin(struct import *x, const char *name, struct err *err)
 static int put_file(struct import *x, struct err *err)
 {
     auto_close int fd =
-        openat(x->dir, x->section.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+        openat(x->draft.dir, x->section.name, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
 
     if (fd < 0)
         return errno == EEXIST ? wrong(x, err, "is there twice")
@@ -246,7 +253,7 @@ static int read_all(struct import *x, const char *name, struct err *err)
 
 static int write_map(struct import *x, struct err *err)
 {
-    auto_close int fd = openat(x->dir, "map", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    auto_close int fd = openat(x->draft.dir, "map", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     struct state_sink to = state_fd_sink(&fd);
 
     return fd < 0 ? err_sys(err, errno, "map") : snapmap_save(&x->map, &to, err);
@@ -255,7 +262,7 @@ static int write_map(struct import *x, struct err *err)
 /* The state must be one of this machine before it is called a snapshot. */
 static int check_state(struct import *x, struct err *err)
 {
-    auto_close int fd = openat(x->dir, "state", O_RDONLY | O_CLOEXEC);
+    auto_close int fd = openat(x->draft.dir, "state", O_RDONLY | O_CLOEXEC);
     struct state_source from = state_fd_source(&fd);
     struct vm_identity *id = calloc(1, sizeof(*id));
     struct vm_config c;
@@ -290,16 +297,11 @@ static int flush_disks(struct import *x, struct err *err)
 
 static void finish(struct import *x, bool failed)
 {
-    bool begun = x->dir >= 0;
-
     for (unsigned i = 0; i < VM_DISKS; i++)
         block_image_close(x->image[i]);
-    if (failed && begun) {
-        snapshot_abort(x->h, &x->s);
-        layers_sweep(x->h);
-    }
-    if (x->dir >= 0)
-        close(x->dir);
+    if (failed)
+        snapshot_abort(x->h, &x->s, &x->draft);
+    snapshots_unlock(&x->lock);
     if (x->memory >= 0)
         close(x->memory);
     if (x->in >= 0)
@@ -313,24 +315,24 @@ static void finish(struct import *x, bool failed)
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct import *x = calloc(1, sizeof(*x));
-    auto_close int lock = -1;
-    int rc = x ? snapshots_lock(h, &lock, err) : err_set(err, ENOMEM, "no memory");
+    int rc = 0;
 
     if (!x)
-        return rc;
+        return err_set(err, ENOMEM, "no memory");
     x->h = h;
-    x->dir = x->memory = -1;
+    x->memory = x->lock = -1;
+    x->draft = SNAPSHOT_DRAFT_INIT;
     x->in = open(a->operand[0], O_RDONLY | O_CLOEXEC);
-    if (!rc && x->in < 0)
+    if (x->in < 0)
         rc = err_sys(err, errno, "'%s'", a->operand[0]);
-    else if (!rc && (rc = read_all(x, a->operands > 1 ? a->operand[1] : NULL, err)) == -EEXIST)
+    else if ((rc = read_all(x, a->operands > 1 ? a->operand[1] : NULL, err)) == -EEXIST)
         err_wrap(err, "'%s': give it a name of its own behind the file", a->operand[0]);
     else if (rc && x->at)
         err_wrap(err, "'%s', before offset %llu", a->operand[0], (unsigned long long)x->at);
     rc = rc ? rc : write_map(x, err);
     rc = rc ? rc : check_state(x, err);
     rc = rc ? rc : flush_disks(x, err);
-    rc = rc ? rc : snapshot_commit(h, &x->s, x->dir, err);
+    rc = rc ? rc : snapshot_commit(h, &x->s, &x->draft, err);
     if (!rc)
         printf("%s\n", x->s.id);
     finish(x, rc);

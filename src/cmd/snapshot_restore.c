@@ -4,7 +4,8 @@
  * Each gets overlays on the snapshot's disks and a new VM generation id; clones a new uuid as well. Its process opens the
  * snapshot's files before it locks itself in and keeps them open: the snapshot may be removed while it runs.
  *
- * The lock on snapshots is held until the guest's record names its overlays: then nobody takes them for leftovers.
+ * The lock on snapshots is held until the guest's record names its overlays, so nobody takes them for leftovers, and until
+ * the snapshot's own files are open. Each clone takes it anew.
  */
 #include "cmd/snapshot.h"
 
@@ -49,20 +50,21 @@ static int build(void *opaque, const struct vm_config *config, const char *id, s
     struct vm_restore from = {.state = &state, .kernel = -1, .id = r->s->id, .clock = r->clock};
     struct vm *vm = NULL;
 
-    /* In the background the parent holds the lock, and launch() closes what we inherited. */
-    if (!r->background && r->lock >= 0) {
-        close(r->lock);
-        r->lock = -1;
-    }
     from.memory = snap_open_memory(&h, r->s, err);
     if (!from.memory)
         return -err->code;
+    from.kernel = snapshot_open_file(&h, r->s->id, "kernel", NULL);
+    if (r->background)
+        snapshots_let_go(r->lock); /* for the parent, too; launch() closes what we inherited */
+    else
+        snapshots_unlock(&r->lock);
     int rc = vm_new_from(config, &r->fork, &vm, err);
     if (rc) {
         snapchain_free(from.memory);
+        if (from.kernel >= 0)
+            close(from.kernel);
         return rc;
     }
-    from.kernel = snapshot_open_file(&h, r->s->id, "kernel", NULL);
     r->state.at = r->state_at;
     if ((rc = vm_restore(vm, &from, err)))
         err_wrap(err, "snapshot '%s'", r->s->name);
@@ -141,6 +143,18 @@ static int set_name(struct vm_config *c, const char *name, struct err *err)
     return 0;
 }
 
+/* For all clones but the first: the snapshot may have gone since. */
+static int lock_again(struct restore *r, struct err *err)
+{
+    struct snapshot now = {0};
+    int rc = snapshots_lock(r->h, &r->lock, err);
+
+    if (!rc && (rc = snapshot_read(r->h, r->s->id, &now, err)))
+        err_wrap(err, "'%s' was there a moment ago", r->s->name);
+    snapshot_fini(&now);
+    return rc;
+}
+
 /* One new guest. Returns an exit status, or -errno. */
 static int start_one(struct restore *r, const char *name, bool report, struct err *err)
 {
@@ -156,6 +170,8 @@ static int start_one(struct restore *r, const char *name, bool report, struct er
 
     if ((rc = set_name(&r->config, name, err)))
         return err_wrap(err, "name");
+    if (r->lock < 0 && (rc = lock_again(r, err)))
+        return rc;
     r->fork = r->id;
     vm_identity_fork(&r->fork, r->new_mac);
     if (!r->fork_uuid)
@@ -173,6 +189,7 @@ static int start_one(struct restore *r, const char *name, bool report, struct er
     int status = launch(&l);
     if (status != STATUS_OK && r->background)
         drop_disks(r, disks); /* it does not run */
+    snapshots_unlock(&r->lock);
     snapshot_step("restored");
     return status;
 }
@@ -192,8 +209,7 @@ static int open_restore(struct restore *r, const char *what, struct snapshot *s,
 
 static void close_restore(struct restore *r, struct snapshot *s)
 {
-    if (r->lock >= 0)
-        close(r->lock);
+    snapshots_unlock(&r->lock);
     if (r->s)
         vm_config_fini(&r->config);
     state_buf_fini(&r->state);

@@ -3,7 +3,7 @@
  * sockets.
  *
  *   <root>/trapeze.db                     the records
- *   <root>/guests/<id>/                   what belongs to one guest: lock, console.log, messages.log, overlays
+ *   <root>/guests/<id>/                   what belongs to one guest: lock, snapshot.lock, console.log, messages.log
  *   <root>/snapshots/<id>/
  *   <run>/<id>.sock                       its control socket
  */

@@ -1,13 +1,12 @@
 /*
- * Snapshots on the disk, see snapshot.h.
- *
- *   (nothing) --begin--> .new-<id>/ --commit: all synced, then rename--> <id>/ --remove: rename--> .old-<id>/ --> (nothing)
+ * Snapshots on the disk, see snapshot.h: the lock, reading, removing. Making one is in snapshot_draft.c.
  *
  * Any process; changes under the lock. Errors name the file.
  */
-#include "host/snapshot.h"
+#include "host/snapshot_parts.h"
 
 #include "base/log.h"
+#include "host/lock.h"
 #include "host/snapshot_manifest.h"
 #include <dirent.h>
 #include <errno.h>
@@ -17,20 +16,22 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
-#include <sys/random.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
-
-#define NEW ".new-"
-#define OLD ".old-"
 
 void snapshot_step(const char *step)
 {
-    const char *at = getenv("TRAPEZE_DIE_AT");
+    static const struct {
+        const char *variable;
+        int signal;
+    } tests[] = {{"TRAPEZE_DIE_AT", SIGKILL}, {"TRAPEZE_STAND_AT", SIGSTOP}};
 
-    if (at && !strcmp(at, step))
-        raise(SIGKILL);
+    for (size_t i = 0; i < ARRAY_LEN(tests); i++) {
+        const char *at = getenv(tests[i].variable);
+
+        if (at && !strcmp(at, step))
+            raise(tests[i].signal);
+    }
 }
 
 void snapshot_fini(struct snapshot *s)
@@ -42,8 +43,7 @@ void snapshot_fini(struct snapshot *s)
     *s = (struct snapshot){0};
 }
 
-/* <root>/snapshots/<prefix><id>[/<file>] */
-static char *path_of(const struct host *h, const char *prefix, const char *id, const char *file)
+char *snapshot_folder(const struct host *h, const char *prefix, const char *id, const char *file)
 {
     char *path = NULL;
 
@@ -55,7 +55,7 @@ static char *path_of(const struct host *h, const char *prefix, const char *id, c
 
 char *snapshot_path(const struct host *h, const char *id, const char *file)
 {
-    return path_of(h, "", id, file);
+    return snapshot_folder(h, "", id, file);
 }
 
 int snapshot_open_file(const struct host *h, const char *id, const char *file, struct err *err)
@@ -70,7 +70,7 @@ int snapshot_open_file(const struct host *h, const char *id, const char *file, s
 
 /* --- leftovers --- */
 
-static void remove_folder(const char *path)
+void snapshot_remove_folder(const char *path)
 {
     DIR *d = opendir(path);
 
@@ -94,13 +94,16 @@ static unsigned sweep_folders(const char *snapshots)
     unsigned n = 0;
 
     for (struct dirent *e; d && (e = readdir(d));) {
-        auto_free char *path = NULL;
+        auto_free char *path = NULL, *claim = NULL;
 
-        if (!begins(e->d_name, NEW) && !begins(e->d_name, OLD))
+        if (!begins(e->d_name, SNAPSHOT_NEW) && !begins(e->d_name, SNAPSHOT_OLD))
             continue;
-        if (asprintf(&path, "%s/%s", snapshots, e->d_name) < 0)
+        if (asprintf(&path, "%s/%s", snapshots, e->d_name) < 0 ||
+            asprintf(&claim, "%s/" SNAPSHOT_CLAIM, path) < 0)
             break;
-        remove_folder(path);
+        if (lock_is_held(claim))
+            continue;
+        snapshot_remove_folder(path);
         n++;
     }
     if (d)
@@ -145,11 +148,24 @@ int snapshots_lock(struct host *h, int *ret_lock, struct err *err)
     return 0;
 }
 
+void snapshots_let_go(int lock)
+{
+    if (lock >= 0)
+        flock(lock, LOCK_UN);
+}
+
+void snapshots_unlock(int *lock)
+{
+    snapshots_let_go(*lock);
+    if (*lock >= 0)
+        close(*lock);
+    *lock = -1;
+}
+
 /* --- reading --- */
 
-int snapshot_read(const struct host *h, const char *id, struct snapshot *ret_s, struct err *err)
+int snapshot_read_manifest(int fd, const char *id, struct snapshot *ret_s, struct err *err)
 {
-    auto_close int fd = snapshot_open_file(h, id, "manifest", err);
     auto_free char *text = malloc(MANIFEST_MAX);
     size_t len = 0;
 
@@ -169,6 +185,13 @@ int snapshot_read(const struct host *h, const char *id, struct snapshot *ret_s, 
     return 0;
 }
 
+int snapshot_read(const struct host *h, const char *id, struct snapshot *ret_s, struct err *err)
+{
+    auto_close int fd = snapshot_open_file(h, id, "manifest", err);
+
+    return snapshot_read_manifest(fd, id, ret_s, err);
+}
+
 static int by_age(const void *a, const void *b)
 {
     const struct snapshot *x = a, *y = b;
@@ -185,7 +208,10 @@ static int add_to_list(const struct host *h, const char *id, struct snapshot **l
     struct err why = ERR_INIT;
 
     if (snapshot_read(h, id, &s, &why)) {
-        log_warn("%s", why.msg);
+        auto_free char *folder = snapshot_path(h, id, NULL);
+
+        if (folder && !access(folder, F_OK)) /* else somebody has removed it since */
+            log_warn("%s", why.msg);
         return 0;
     }
     struct snapshot *more = reallocarray(*list, *count + 1, sizeof(s));
@@ -292,131 +318,16 @@ int snapshot_check_name(const struct host *h, const char *name, struct err *err)
         if (!strcmp(list[i].name, name))
             rc = err_set(err, EEXIST, "there is a snapshot '%s' already (%s)", name, list[i].id);
     snapshots_free_list(list, count);
+    if (rc || (rc = snapshots_claimed(h, &list, &count, err)))
+        return rc;
+    for (size_t i = 0; i < count && !rc; i++)
+        if (!strcmp(list[i].name, name))
+            rc = err_set(err, EEXIST, "another process is making a snapshot '%s' right now", name);
+    snapshots_free_list(list, count);
     return rc;
 }
 
-/* --- making and removing --- */
-
-static int new_id(char id[RECORD_ID_LEN + 1], struct err *err)
-{
-    u8 bytes[RECORD_ID_LEN / 2];
-
-    if (getrandom(bytes, sizeof(bytes), 0) != sizeof(bytes))
-        return err_sys(err, errno, "random number");
-    for (size_t i = 0; i < sizeof(bytes); i++)
-        snprintf(id + 2 * i, 3, "%02x", bytes[i]);
-    return 0;
-}
-
-int snapshot_begin(const struct host *h, struct snapshot *s, int *ret_dir, struct err *err)
-{
-    int rc = *s->id ? 0 : new_id(s->id, err);
-    auto_free char *path = path_of(h, NEW, s->id, NULL);
-    struct timespec now;
-
-    if (rc || !path)
-        return rc ? rc : err_set(err, ENOMEM, "no memory");
-    if (mkdir(path, 0700))
-        return err_sys(err, errno, "'%s'", path);
-    int dir = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (dir < 0)
-        return err_sys(err, errno, "'%s'", path);
-    clock_gettime(CLOCK_REALTIME, &now);
-    s->created_ns = now.tv_sec * NS_PER_S + now.tv_nsec;
-    *ret_dir = dir;
-    snapshot_step("begin");
-    return 0;
-}
-
-static int write_manifest(const struct snapshot *s, int dir, struct err *err)
-{
-    json_t *o = manifest_write(s);
-    auto_free char *text = o ? json_dumps(o, JSON_INDENT(2)) : NULL;
-    auto_close int fd = openat(dir, "manifest", O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-
-    json_decref(o);
-    if (!text)
-        return err_set(err, ENOMEM, "no memory");
-    size_t len = strlen(text);
-    if (fd < 0 || write(fd, text, len) != (ssize_t)len)
-        return err_sys(err, fd < 0 ? errno : ENOSPC, "manifest");
-    return 0;
-}
-
-static int sync_files(int dir, struct err *err)
-{
-    static const char *const files[] = {"memory", "map", "state", "kernel", "manifest"};
-
-    /* All begin to be written, then each is waited for. */
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        auto_close int fd = openat(dir, files[i], O_RDONLY | O_CLOEXEC);
-
-        if (fd >= 0)
-            sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
-    }
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        auto_close int fd = openat(dir, files[i], O_RDONLY | O_CLOEXEC);
-
-        if (fd < 0 && errno == ENOENT)
-            continue;
-        if (fd < 0 || fsync(fd))
-            return err_sys(err, errno, "%s", files[i]);
-    }
-    return fsync(dir) ? err_sys(err, errno, "the snapshot's folder") : 0;
-}
-
-static int sync_folder(const char *path)
-{
-    auto_close int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-
-    return fd < 0 || fsync(fd) ? -errno : 0;
-}
-
-/* Everything of it is on the disk before it gets its name, and the name before anybody hears of it. */
-static int make_visible(const struct host *h, const struct snapshot *s, int dir, unsigned how,
-                        struct err *err)
-{
-    auto_free char *from = path_of(h, NEW, s->id, NULL), *to = path_of(h, "", s->id, NULL),
-                   *folder = path_of(h, "", "", NULL);
-    int rc = from && to && folder ? write_manifest(s, dir, err) : err_set(err, ENOMEM, "no memory");
-
-    snapshot_step("written");
-    rc = rc ? rc : sync_files(dir, err);
-    snapshot_step("synced");
-    if (!rc && renameat2(AT_FDCWD, from, AT_FDCWD, to, how))
-        rc = err_sys(err, errno, "'%s'", to);
-    snapshot_step("renamed");
-    if (!rc && (rc = sync_folder(folder))) {
-        err_sys(err, -rc, "'%s'", folder);
-        /* Who hears of a failure may rely on it: the name goes away again, as if it had never been. */
-        renameat2(AT_FDCWD, to, AT_FDCWD, from, how);
-    }
-    return rc;
-}
-
-int snapshot_commit(const struct host *h, const struct snapshot *s, int dir, struct err *err)
-{
-    return make_visible(h, s, dir, RENAME_NOREPLACE, err);
-}
-
-int snapshot_replace(const struct host *h, const char *old, struct snapshot *s, int dir,
-                     struct err *err)
-{
-    if (strcmp(old, s->id))
-        return err_set(err, EINVAL, "a snapshot keeps its id");
-    int rc = make_visible(h, s, dir, RENAME_EXCHANGE, err);
-    if (!rc)
-        snapshot_abort(h, s); /* the old one has the unfinished one's name now */
-    return rc;
-}
-
-void snapshot_abort(const struct host *h, const struct snapshot *s)
-{
-    auto_free char *path = path_of(h, NEW, s->id, NULL);
-
-    if (path && *s->id)
-        remove_folder(path);
-}
+/* --- removing --- */
 
 static int check_children(const struct host *h, const struct snapshot *s, struct err *err)
 {
@@ -436,20 +347,43 @@ static int check_children(const struct host *h, const struct snapshot *s, struct
     return rc;
 }
 
+/* Is anybody busy with it? */
+static int check_claims(const struct host *h, const struct snapshot *s, struct err *err)
+{
+    struct snapshot *list;
+    size_t count;
+    int rc = snapshots_claimed(h, &list, &count, err);
+
+    if (rc)
+        return rc;
+    for (size_t i = 0; i < count && !rc; i++)
+        if (!strcmp(list[i].id, s->id))
+            rc = err_set(err, EBUSY, "another process is flattening it right now");
+        else if (!strcmp(list[i].parent, s->id))
+            rc =
+                err_set(err, EBUSY,
+                        "another process is making the snapshot '%s' right now, which stands on it",
+                        list[i].name);
+    snapshots_free_list(list, count);
+    return rc;
+}
+
 int snapshot_remove(struct host *h, const struct snapshot *s, struct err *err)
 {
-    auto_free char *from = path_of(h, "", s->id, NULL), *to = path_of(h, OLD, s->id, NULL),
-                   *folder = path_of(h, "", "", NULL);
+    auto_free char *from = snapshot_folder(h, "", s->id, NULL),
+                   *to = snapshot_folder(h, SNAPSHOT_OLD, s->id, NULL),
+                   *folder = snapshot_folder(h, "", "", NULL);
     int rc = from && to && folder ? check_children(h, s, err) : err_set(err, ENOMEM, "no memory");
 
+    rc = rc ? rc : check_claims(h, s, err);
     if (rc)
         return rc;
     snapshot_step("rm-begin");
     if (rename(from, to))
         return err_sys(err, errno, "'%s'", from);
-    sync_folder(folder);
+    snapshot_sync_folder(folder);
     snapshot_step("rm-renamed");
-    remove_folder(to);
+    snapshot_remove_folder(to);
     snapshot_step("rm-removed");
     layers_sweep(h);
     return 0;

@@ -2,7 +2,7 @@
  * Overlays of disks: <root>/layers/<random>.qcow2. See snapshot.h. An overlay names the image below it by its absolute
  * path, so other tools find their way, too.
  *
- * Who uses a layer: manifests name all of theirs; guests' records name their top one; and every layer in use names the one
+ * Who uses a layer: manifests and claims name all of theirs; guests' records name their top one; and every layer in use names the one
  * below. What is not reached from there is removed.
  */
 #include "base/log.h"
@@ -137,25 +137,32 @@ static void use_below(struct used *u, size_t index)
     block_image_close(image);
 }
 
-static void find_used(struct host *h, struct used *u)
+static void use_snapshots(struct used *u, struct snapshot *list, size_t count)
 {
-    struct snapshot *list = NULL;
-    struct record *records = NULL;
-    size_t count = 0, nrecords = 0, damaged = 0;
-
-    /* What a damaged manifest names is not known, so everything stays. */
-    if (snapshots_list(h, &list, &count, &damaged, NULL) || damaged ||
-        records_list(h->records, &records, &nrecords, NULL))
-        u->failed = true;
     for (size_t i = 0; i < count; i++)
         for (unsigned d = 0; d < list[i].ndisks; d++)
             for (unsigned k = 0; k < list[i].disk[d].nlayers; k++)
                 use(u, list[i].disk[d].layer[k].path);
+    snapshots_free_list(list, count);
+}
+
+static void find_used(struct host *h, struct used *u)
+{
+    struct snapshot *list = NULL, *claimed = NULL;
+    struct record *records = NULL;
+    size_t count = 0, nclaimed = 0, nrecords = 0, damaged = 0;
+
+    /* What a damaged manifest names is not known, so everything stays. */
+    if (snapshots_list(h, &list, &count, &damaged, NULL) || damaged ||
+        snapshots_claimed(h, &claimed, &nclaimed, NULL) ||
+        records_list(h->records, &records, &nrecords, NULL))
+        u->failed = true;
+    use_snapshots(u, list, count);
+    use_snapshots(u, claimed, nclaimed);
     for (size_t i = 0; i < nrecords; i++)
         use_guest(u, &records[i]);
     for (size_t i = 0; i < u->count; i++)
         use_below(u, i);
-    snapshots_free_list(list, count);
     records_free_list(records, nrecords);
 }
 

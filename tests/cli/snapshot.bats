@@ -269,6 +269,87 @@ nothing_left() {
     [ -z "$(ls "$TRAPEZE_ROOT/layers")" ]
 }
 
+# stands STEP ARGUMENT...: the verb stands still at that step, as a process on a slow disk does; it is $STANDS.
+stands() {
+    local step=$1
+    shift
+    TRAPEZE_STAND_AT=$step "$TRAPEZE" snapshot "$@" >"$BATS_TEST_TMPDIR/stands" 2>&1 &
+    STANDS=$!
+    until_is T ps -o state= -p "$STANDS"
+}
+
+# goes_on: what stood still ends well.
+goes_on() {
+    kill -CONT "$STANDS"
+    wait "$STANDS" || { cat "$BATS_TEST_TMPDIR/stands"; return 1; }
+}
+
+@test "while a create stands still, the host does all else; the same guest and the same name are refused" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    guest e --name db
+    taken db base
+    for step in asked taken synced; do
+        stands "$step" create web "slow-$step"
+        trapeze ps
+        guest i --name "during-$step"
+        taken db "other-$step"
+        taken db "child-$step" --parent "other-$step"
+        fails "web: another process is taking a snapshot of it right now" create web more
+        fails "another process is making a snapshot 'slow-$step' right now" create db "slow-$step"
+        trapeze snapshot clone --name-prefix "c-$step" base
+        trapeze snapshot flatten "child-$step"
+        trapeze snapshot export "child-$step" "$BATS_TEST_TMPDIR/$step.snapshot"
+        trapeze snapshot import "$BATS_TEST_TMPDIR/$step.snapshot" "in-$step"
+        trapeze snapshot rm "other-$step" # sweeps layers, but for those that the create needs
+        goes_on
+        echoes "slow-$step"
+    done
+    stands taken create --parent slow-synced web late
+    fails "another process is making the snapshot 'late' right now, which stands on it" rm slow-synced
+    trapeze rename web shop
+    goes_on
+    echoes late
+    trapeze kill shop
+    trapeze start shop # with the disks that its record names
+    nothing_left
+}
+
+@test "while an import, an export, a flatten or a clone stands still, others work, and what it needs stays" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    file=$BATS_TEST_TMPDIR/s.snapshot
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web one
+    taken web two --parent one
+    stands export-written export one "$file"
+    taken web three
+    trapeze snapshot rm three
+    goes_on
+    stands written import "$file" in
+    fails "another process is making a snapshot 'in' right now" import "$file" in
+    taken web three
+    trapeze snapshot rm three # sweeps layers
+    goes_on
+    echoes in
+    stands written flatten two
+    fails "'two': another process is flattening it right now" flatten two
+    fails "two: another process is flattening it right now" rm two
+    fails "snapshot 'two' stands on it" rm one
+    echoes two
+    goes_on
+    trapeze snapshot rm one
+    echoes two
+    stands restored clone --count 2 --name-prefix c two # one runs, the second is not begun
+    taken web four
+    trapeze snapshot rm two
+    kill -CONT "$STANDS"
+    run wait "$STANDS"
+    [ "$status" -ne 0 ]
+    grep "'two' was there a moment ago" "$BATS_TEST_TMPDIR/stands"
+    [ "$(state c-1)" = running ]
+    nothing_left
+}
+
 # breaks CALL N ARGUMENT...: the verb when its N-th such call fails with EIO; 1: it did not come that far.
 breaks() {
     local call=$1 n=$2
