@@ -216,6 +216,33 @@ static void packs_by_itself(void **state)
     pair_free(p);
 }
 
+/* How many of 64 packed pages go over as differences the second time, on a line that carries so much. */
+static u64 remembered(u64 bytes_per_s)
+{
+    struct pair *p = pair_new(PAGES, MIGRATE_PACK_AUTO);
+    u64 count;
+
+    memset(p->source, 0x55, 64 * PAGE);
+    migrate_encoder_limit(&p->encoder, bytes_per_s);
+    for (u64 page = 0; page < 64; page++)
+        send(p, page);
+    for (u64 page = 0; page < 64; page++) {
+        p->source[page * PAGE] ^= 1;
+        send(p, page);
+    }
+    count = atomic_load(&p->counts.pages[MIGRATE_DELTA]);
+    pair_free(p);
+    return count;
+}
+
+/* Pages are remembered where a line is slow, but not where they get so short that it has them in no time. */
+static void remembers_what_is_worth_it(void **state)
+{
+    assert_int_equal(remembered(0), 0);
+    assert_in_range(remembered(128 * MiB), 1, 8); /* until it is known how short they get */
+    assert_int_equal(remembered(MiB), 64);
+}
+
 static void put_one(struct pair *p, u64 page, u32 len, u32 kind, u32 data_bytes)
 {
     migrate_put(p->body, 1, 4);
@@ -338,6 +365,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(hostile_pages),
     cmocka_unit_test(running_machine),
     cmocka_unit_test(packs_by_itself),
+        cmocka_unit_test(remembers_what_is_worth_it),
     cmocka_unit_test(delta_limits),
     cmocka_unit_test(cache_slots_belong_to_senders),
 };

@@ -23,8 +23,13 @@
 #define LEVEL (-1)     /* zstd's: about 600 MB/s in a thread; higher levels gain little on memory */
 /* A line that takes longer is slow. Far below what packing could gain on a quiet host, because a host that is busy makes
  * any line look slow, and has no time for packing. */
-#define SLOW_NS_PER_8_BYTES 60
+#define SLOW_NS_PER_KIB 7680
+/* What a line was limited to says more than what can be measured once a message is packed. */
+#define SLOW_BYTES_PER_S (250 * MiB)
 #define MEASURE_BYTES (4 * MiB)
+/* To remember a page costs two copies and, the first time, fresh memory. What takes the line no longer than that is sent
+ * whole again rather. */
+#define REMEMBER_NS 10000
 #define SKIP_FIRST 4
 #define SKIP_MAX 64
 
@@ -42,7 +47,8 @@ bool migrate_is_zero(const u8 *page)
 int migrate_encoder_init(struct migrate_encoder *e, struct migrate_cache *cache,
                          struct migrate_counts *counts, enum migrate_pack pack, struct err *err)
 {
-    *e = (struct migrate_encoder){.cache = cache, .counts = counts, .pack = pack};
+    *e = (struct migrate_encoder){
+        .cache = cache, .counts = counts, .pack = pack, .packed_page = MIGRATE_PAGE_BYTES};
     e->stage = malloc(STAGE_BYTES);
     if (pack) {
         e->packed = malloc(ZSTD_compressBound(STAGE_BYTES));
@@ -64,14 +70,22 @@ void migrate_encoder_fini(struct migrate_encoder *e)
     *e = (struct migrate_encoder){0};
 }
 
+void migrate_encoder_limit(struct migrate_encoder *e, u64 bytes_per_s)
+{
+    e->ns_per_kib =
+        bytes_per_s && bytes_per_s < SLOW_BYTES_PER_S ? KiB * NS_PER_S / bytes_per_s : 0;
+}
+
 void migrate_encoder_measure(struct migrate_encoder *e, u64 bytes, s64 took_ns)
 {
     e->line_bytes += bytes;
     e->line_ns += (u64)MAX(took_ns, (s64)0);
     if (e->line_bytes < MEASURE_BYTES)
         return;
+    u64 ns_per_kib = e->line_ns * KiB / e->line_bytes;
     /* Once slow it stays so: packed, it cannot be told from one that is quicker. */
-    e->slow_line |= e->line_ns * 8 > e->line_bytes * SLOW_NS_PER_8_BYTES;
+    if (!e->ns_per_kib && ns_per_kib > SLOW_NS_PER_KIB)
+        e->ns_per_kib = ns_per_kib;
     e->line_bytes = e->line_ns = 0;
 }
 
@@ -79,8 +93,8 @@ static bool packs_next(struct migrate_encoder *e)
 {
     if (e->pack != MIGRATE_PACK_AUTO)
         return e->pack == MIGRATE_PACK_ZSTD;
-    if (!e->slow_line || !e->skip)
-        return e->slow_line;
+    if (!e->ns_per_kib || !e->skip)
+        return e->ns_per_kib;
     e->skip--;
     return false;
 }
@@ -113,9 +127,17 @@ static void append(struct migrate_encoder *e, const u8 *bytes, u32 len)
         e->iov[e->niov++] = (struct iovec){(void *)(uintptr_t)bytes, len};
 }
 
+/* Is a page that is sent whole worth remembering? */
+static bool remembers(const struct migrate_encoder *e, bool again)
+{
+    if (e->zstd && e->packed_page * e->ns_per_kib < REMEMBER_NS * KiB)
+        return false;
+    return again || e->ns_per_kib;
+}
+
 static void add_whole(struct migrate_encoder *e, u64 page, const u8 *bytes, bool again)
 {
-    u8 *slot = again || e->slow_line ? migrate_cache_take(e->cache, page, again) : NULL;
+    u8 *slot = remembers(e, again) ? migrate_cache_take(e->cache, page, again) : NULL;
     u8 *stage = e->stage + e->data_bytes;
 
     if (!slot)
@@ -173,6 +195,7 @@ static bool pack(struct migrate_encoder *e)
 
     /* What does not get shorter now will hardly do so with the next messages. */
     bool poor = ZSTD_isError(n) || n > e->data_bytes - e->data_bytes / 8;
+    e->packed_page = poor ? MIGRATE_PAGE_BYTES : (u32)(n * MIGRATE_PAGE_BYTES / e->data_bytes);
     e->skip = e->idle = !poor ? 0 : e->idle ? MIN(2 * e->idle, (unsigned)SKIP_MAX) : SKIP_FIRST;
     if (ZSTD_isError(n) || n >= e->data_bytes)
         return false;

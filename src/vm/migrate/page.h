@@ -30,9 +30,9 @@ struct migrate_encoder {
     struct migrate_cache *cache; /* may be without slots */
     struct migrate_counts *counts;
     enum migrate_pack pack;
-    bool
-        slow_line; /* packing, and remembering pages that are sent for the first time, is worth it */
+    u64 ns_per_kib; /* what a slow line takes: packing is worth it; 0: it is quick */
     u64 line_bytes, line_ns; /* of the line, until enough is known to judge it */
+    u32 packed_page;         /* how long a page became in the message that was packed last */
     unsigned skip, idle;     /* AUTO: messages to send as they are; as many as the last time */
     bool zstd;               /* this message is to be packed */
     void *packer;            /* zstd's */
@@ -48,6 +48,8 @@ int migrate_encoder_init(struct migrate_encoder *e, struct migrate_cache *cache,
                          struct migrate_counts *counts, enum migrate_pack pack, struct err *err);
 void migrate_encoder_fini(struct migrate_encoder *e);
 void migrate_encoder_begin(struct migrate_encoder *e);
+/* The line may carry so much at most; 0: no limit. */
+void migrate_encoder_limit(struct migrate_encoder *e, u64 bytes_per_s);
 /* The line has taken so many bytes in so much time. */
 void migrate_encoder_measure(struct migrate_encoder *e, u64 bytes, s64 took_ns);
 /* `bytes` may be changing under us, and must stay mapped until the message is sent. At most

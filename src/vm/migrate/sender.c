@@ -13,9 +13,6 @@
 #include <sys/prctl.h>
 #include <time.h>
 
-/* What it was limited to says more than what can be measured once a message is packed. */
-#define SLOW_BYTES_PER_S (250 * MiB)
-
 /* In a post-copy somebody may wait for any page. A message that takes long makes him wait for pages that come before his
  * in it, or for what is in front of it on the line. */
 #define LONG_NS 600000
@@ -40,9 +37,8 @@ static int send_batch(struct migrate_sender *m, struct err *err)
     s64 start_ns = migrate_now_ns();
     u64 limit = m->source->options.bytes_per_s;
     migrate_pace_take(&m->source->pace, len + MIGRATE_HEAD_BYTES, start_ns);
-    migrate_fence_count(m->source, len + MIGRATE_HEAD_BYTES);
     int rc = migrate_line_send(m->line, MIGRATE_PAGES, flags, e->iov, e->niov, err);
-    s64 took_ns = migrate_now_ns() - start_ns + m->waited_ns;
+    s64 took_ns = migrate_now_ns() - start_ns;
     migrate_encoder_measure(e, len, took_ns);
     if (limit)
         took_ns = MAX(took_ns, (s64)(len * (u64)NS_PER_S / limit));
@@ -83,12 +79,7 @@ static unsigned next_most(struct migrate_sender *m)
     bool failed = s->failure.code || s->cancelled || s->quit;
     bool serving = s->phase == MIGRATE_POSTCOPY;
     pthread_mutex_unlock(&s->lock);
-    if (failed || !serving)
-        return failed ? 0 : MIGRATE_BATCH;
-    s64 start_ns = migrate_now_ns();
-    unsigned room = migrate_fence_room(s);
-    m->waited_ns = migrate_now_ns() - start_ns;
-    return MIN(m->most, room);
+    return failed ? 0 : serving ? m->most : MIGRATE_BATCH;
 }
 
 static void send_pass(void *opaque)
@@ -152,7 +143,7 @@ int migrate_senders_start(struct migrate_source *s, struct err *err)
                                      .most = MIGRATE_BATCH,
                                      .line = &s->line[s->nlines == 1 ? 0 : i + 1]};
         rc = migrate_encoder_init(&m->encoder, &s->cache, &s->counts, s->options.pack, err);
-        m->encoder.slow_line = s->options.bytes_per_s && s->options.bytes_per_s < SLOW_BYTES_PER_S;
+        migrate_encoder_limit(&m->encoder, s->options.bytes_per_s);
         if (!rc && (rc = pthread_create(&m->thread, NULL, sender_thread, m)))
             rc = err_sys(err, rc, "thread for sending pages");
         m->started = !rc;
@@ -165,7 +156,6 @@ void migrate_senders_stop(struct migrate_source *s)
     pthread_mutex_lock(&s->lock);
     s->quit = true;
     pthread_cond_broadcast(&s->work);
-    pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
     for (unsigned i = 0; i < s->nsenders; i++) {
         if (s->sender[i].started)
