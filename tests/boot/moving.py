@@ -327,43 +327,72 @@ def little_memory(world):
     return None
 
 
-def sshd(world, ssh_port='2222'):
-    """A real sshd of the destination's, with keys and a configuration of its own."""
+class Sshd:
+    """A real sshd on each host, with keys and a configuration of its own, and who connects to it."""
+
+    def __init__(self, world, daemon, port='2222'):
+        self.world, self.port = world, port
+        self.folder = os.path.join(world.folder, 'ssh')
+        os.mkdir(self.folder, 0o700)
+        for name in ('host', 'user', 'stranger'):
+            subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', name], check=True, cwd=self.folder)
+        shutil.copy(self.path('user.pub'), self.path('authorized'))
+        os.makedirs('/run/sshd', exist_ok=True) # where it locks itself up
+        with open(self.path('host.pub'), encoding='ascii') as f:
+            key = f.read()
+        self.write('known', ''.join(f'[{host.address}]:{port} {key}' for host in (world.a, world.b)))
+        self.write('config', f'Port {port}\nHostKey {self.folder}/host\nAuthorizedKeysFile {self.folder}/authorized\nPidFile none\n'
+                   'StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n')
+        self.write('client', f'#!/bin/sh\nexec ssh -F none -i "${{KEY:-{self.folder}/user}}" -o UserKnownHostsFile={self.folder}/known '
+                   '-o IdentitiesOnly=yes "$@"\n')
+        os.chmod(self.path('client'), 0o755)
+        self.log = open(self.path('log'), 'w', encoding='utf-8')
+        self.servers = [subprocess.Popen(world.lan.inside(host.letter, daemon, '-D', '-e', '-f', self.path('config')), stderr=self.log)
+                        for host in (world.a, world.b)]
+        for host in (world.a, world.b):
+            until('sshd listens', lambda host=host: f':{port}' in subprocess.run(
+                world.lan.inside(host.letter, 'ss', '-ltn'), check=True, capture_output=True, text=True).stdout)
+
+    def path(self, name):
+        return os.path.join(self.folder, name)
+
+    def write(self, name, text):
+        with open(self.path(name), 'w', encoding='ascii') as f:
+            f.write(text)
+
+    def place(self, host):
+        return f'ssh://root@{host.address}:{self.port}'
+
+    def env(self, host, key='user'):
+        """For a migration to that host."""
+        return {'TRAPEZE_SSH': self.path('client'), 'KEY': self.path(key),
+                'TRAPEZE_SSH_COMMAND': f'TRAPEZE_ROOT={host.root} {TRAPEZE} receive -'}
+
+    def close(self):
+        for server in self.servers:
+            server.terminate()
+            server.wait(PATIENCE_S)
+        self.log.close()
+
+
+def sshd(world):
+    """Through a real sshd: with a key that is not allowed; there by pre-copy, back by post-copy."""
     daemon = shutil.which('sshd', path=os.environ['PATH'] + ':/usr/sbin')
     if not daemon:
         return 'sshd is missing: apt-get install openssh-server'
-    folder = os.path.join(world.folder, 'ssh')
-    os.mkdir(folder, 0o700)
-    for name in ('host', 'user', 'stranger'):
-        subprocess.run(['ssh-keygen', '-q', '-t', 'ed25519', '-N', '', '-f', name], check=True, cwd=folder)
-    shutil.copy(os.path.join(folder, 'user.pub'), os.path.join(folder, 'authorized'))
-    os.makedirs('/run/sshd', exist_ok=True) # where it locks itself up
-    with open(os.path.join(folder, 'sshd_config'), 'w', encoding='ascii') as f:
-        f.write(f'Port {ssh_port}\nHostKey {folder}/host\nAuthorizedKeysFile {folder}/authorized\nPidFile none\n'
-                'StrictModes no\nUsePAM no\nPermitRootLogin prohibit-password\n')
-    with open(os.path.join(folder, 'known'), 'w', encoding='ascii') as f, open(os.path.join(folder, 'host.pub'), encoding='ascii') as k:
-        f.write(f'[{world.b.address}]:{ssh_port} {k.read()}')
-    client = os.path.join(folder, 'client')
-    with open(client, 'w', encoding='ascii') as f:
-        f.write(f'#!/bin/sh\nexec ssh -F none -i "${{KEY:-{folder}/user}}" -o UserKnownHostsFile={folder}/known -o IdentitiesOnly=yes "$@"\n')
-    os.chmod(client, 0o755)
-    env = {'TRAPEZE_SSH': client, 'TRAPEZE_SSH_COMMAND': f'TRAPEZE_ROOT={world.b.root} {TRAPEZE} receive -'}
-    place = f'ssh://root@{world.b.address}:{ssh_port}'
     world.boot()
-    with open(os.path.join(folder, 'log'), 'w', encoding='utf-8') as log:
-        server = subprocess.Popen(world.lan.inside('b', daemon, '-D', '-e', '-f', os.path.join(folder, 'sshd_config')), stderr=log)
-        try:
-            until('sshd listens', lambda: f':{ssh_port}' in subprocess.run(world.lan.inside('b', 'ss', '-ltn'), check=True,
-                                                                           capture_output=True, text=True).stdout)
-            run = world.a.start('migrate', 'web', place, env=dict(env, KEY=os.path.join(folder, 'stranger')),
-                                stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-            out, _ = run.communicate(timeout=PATIENCE_S)
-            if run.returncode != 4 or 'Permission denied' not in out or 'ssh' not in out.splitlines()[-1]:
-                raise Wrong(f'with a key that is not allowed: status {run.returncode}: {out}')
-            world.move(world.a, world.b, place=place, env=env, what='sshd')
-        finally:
-            server.terminate()
-            server.wait(PATIENCE_S)
+    servers = Sshd(world, daemon)
+    try:
+        run = world.a.start('migrate', 'web', servers.place(world.b), env=servers.env(world.b, 'stranger'),
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        out, _ = run.communicate(timeout=PATIENCE_S)
+        if run.returncode != 4 or 'Permission denied' not in out or 'ssh' not in out.splitlines()[-1]:
+            raise Wrong(f'with a key that is not allowed: status {run.returncode}: {out}')
+        for here, there, *options in ((world.a, world.b), (world.b, world.a, '--postcopy')):
+            world.move(here, there, *options, place=servers.place(there), env=servers.env(there),
+                       what=' '.join(['sshd', *options]))
+    finally:
+        servers.close()
     return None
 
 

@@ -16,7 +16,9 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#ifndef PAGES
 #define PAGES 700 /* no multiple of a group */
+#endif
 #define PAGE MIGRATE_PAGE_BYTES
 #define WORDS ((PAGES + 63) / 64)
 
@@ -369,7 +371,7 @@ static void *greet_and_arrive(void *opaque)
     return arrive(m);
 }
 
-static int run_move(struct move *m, struct err *err)
+static __attribute__((unused)) int run_move(struct move *m, struct err *err)
 {
     struct greeting g = {.move = m};
     int here[MIGRATE_CONNECTIONS], rc;

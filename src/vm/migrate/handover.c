@@ -234,6 +234,7 @@ int migrate_serve(struct migrate_source *s, struct err *err)
 
     pthread_mutex_lock(&s->lock);
     s->phase = MIGRATE_POSTCOPY;
+    migrate_window_init(&s->window);
     pthread_mutex_unlock(&s->lock);
     /* Nothing may be sent as a difference now, nor be left out because it was sent before. */
     migrate_cache_fini(&s->cache);

@@ -99,6 +99,7 @@ static int take(struct migrate_source *s, struct migrate_encoder *e,
     case MIGRATE_FENCED:
         pthread_mutex_lock(&s->lock);
         s->fenced = (u32)migrate_get(body, 4);
+        migrate_window_arrived(&s->window, s->fenced, migrate_now_ns());
         pthread_cond_broadcast(&s->changed);
         pthread_mutex_unlock(&s->lock);
         break;
@@ -224,14 +225,63 @@ int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_
     return rc;
 }
 
-int migrate_fence(struct migrate_source *s, struct err *err)
+static int send_fence(struct migrate_source *s, u32 fence, struct err *err)
 {
     u8 number[4];
     int rc = 0;
 
-    migrate_put(number, ++s->fence, 4);
+    migrate_put(number, fence, 4);
     for (unsigned i = 0; i < s->nlines && !rc; i++)
         rc = migrate_line_say(&s->line[i], MIGRATE_FENCE, 0, number, 4, err);
+    return rc;
+}
+
+/* Under the lock, which it lets go. One at a time: on every line, fences are in order. */
+static void send_mark(struct migrate_source *s)
+{
+    struct err err = ERR_INIT;
+    u32 fence = ++s->fence;
+
+    s->marking = true;
+    migrate_window_mark(&s->window, fence, migrate_now_ns());
+    pthread_mutex_unlock(&s->lock);
+    if (send_fence(s, fence, &err))
+        migrate_source_fail(s, &err);
+    pthread_mutex_lock(&s->lock);
+    s->marking = false;
+}
+
+unsigned migrate_fence_room(struct migrate_source *s)
+{
+    bool over;
+
+    if (s->nlines > 1) /* what is asked for has a line of its own */
+        return MIGRATE_BATCH;
+    pthread_mutex_lock(&s->lock);
+    while (!(over = s->failure.code || s->cancelled || s->quit)) {
+        if (!s->marking && migrate_window_due(&s->window))
+            send_mark(s);
+        else if (migrate_window_full(&s->window))
+            pthread_cond_wait(&s->changed, &s->lock);
+        else
+            break;
+    }
+    u64 pages = s->window.bytes / 8 / MIGRATE_PAGE_BYTES;
+    pthread_mutex_unlock(&s->lock);
+    return over ? 0 : (unsigned)MIN(pages, (u64)MIGRATE_BATCH);
+}
+
+void migrate_fence_count(struct migrate_source *s, u64 bytes)
+{
+    pthread_mutex_lock(&s->lock);
+    migrate_window_sent(&s->window, bytes);
+    pthread_mutex_unlock(&s->lock);
+}
+
+int migrate_fence(struct migrate_source *s, struct err *err)
+{
+    int rc = send_fence(s, ++s->fence, err);
+
     if (rc)
         return rc;
     pthread_mutex_lock(&s->lock);

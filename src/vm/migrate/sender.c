@@ -37,8 +37,9 @@ static int send_batch(struct migrate_sender *m, struct err *err)
     s64 start_ns = migrate_now_ns();
     u64 limit = m->source->options.bytes_per_s;
     migrate_pace_take(&m->source->pace, len + MIGRATE_HEAD_BYTES, start_ns);
+    migrate_fence_count(m->source, len + MIGRATE_HEAD_BYTES);
     int rc = migrate_line_send(m->line, MIGRATE_PAGES, flags, e->iov, e->niov, err);
-    s64 took_ns = migrate_now_ns() - start_ns;
+    s64 took_ns = migrate_now_ns() - start_ns + m->waited_ns;
     migrate_encoder_measure(e, len, took_ns);
     if (limit)
         took_ns = MAX(took_ns, (s64)(len * (u64)NS_PER_S / limit));
@@ -79,7 +80,12 @@ static unsigned next_most(struct migrate_sender *m)
     bool failed = s->failure.code || s->cancelled || s->quit;
     bool serving = s->phase == MIGRATE_POSTCOPY;
     pthread_mutex_unlock(&s->lock);
-    return failed ? 0 : serving ? m->most : MIGRATE_BATCH;
+    if (failed || !serving)
+        return failed ? 0 : MIGRATE_BATCH;
+    s64 start_ns = migrate_now_ns();
+    unsigned room = migrate_fence_room(s);
+    m->waited_ns = migrate_now_ns() - start_ns;
+    return MIN(m->most, room);
 }
 
 static void send_pass(void *opaque)
@@ -156,6 +162,7 @@ void migrate_senders_stop(struct migrate_source *s)
     pthread_mutex_lock(&s->lock);
     s->quit = true;
     pthread_cond_broadcast(&s->work);
+    pthread_cond_broadcast(&s->changed);
     pthread_mutex_unlock(&s->lock);
     for (unsigned i = 0; i < s->nsenders; i++) {
         if (s->sender[i].started)

@@ -6,6 +6,7 @@
 #include "vm/migrate/pace.h"
 #include "vm/migrate/queue.h"
 #include "vm/migrate/source.h"
+#include "vm/migrate/window.h"
 
 struct migrate_sender {
     struct migrate_source *source;
@@ -13,6 +14,7 @@ struct migrate_sender {
     struct migrate_line *line;
     struct migrate_encoder encoder;
     unsigned most; /* pages in a message, while the guest runs over there */
+    s64 waited_ns; /* for room on the line, before this message */
     pthread_t thread;
     bool started;
 };
@@ -44,8 +46,10 @@ struct migrate_source {
     unsigned pass, busy; /* number of the pass; senders that are in it */
     bool quit;           /* senders: end */
     bool cancelled;
-    u32 fenced; /* the last fence that the other side has seen */
-    u32 fence;  /* the last one sent */
+    u32 fenced;                   /* the last fence that the other side has seen */
+    u32 fence;                    /* the last one sent */
+    struct migrate_window window; /* of a post-copy */
+    bool marking;                 /* a sender is about to send a fence for it */
     bool fit, ready, running, complete, lost;
     bool heard_all; /* the listener has ended: nothing more will be heard */
     char lacks[1024];
@@ -81,6 +85,11 @@ int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_
 int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err);
 /* Sends a fence over every line (senders are idle) and waits until all that was sent has come. */
 int migrate_fence(struct migrate_source *s, struct err *err);
+/* A post-copy: waits until so little is under way that what is asked for can overtake it. How many pages the next message
+ * may have, at most; 0: it is over. */
+unsigned migrate_fence_room(struct migrate_source *s);
+/* So many bytes of pages that nobody waits for are about to go. */
+void migrate_fence_count(struct migrate_source *s, u64 bytes);
 
 /* The hand-over (handover.c): from a running guest to GIVEN and beyond. */
 int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err);
