@@ -296,7 +296,7 @@ static int compress(struct create *c, struct err *err)
 {
     struct snapchain *chain = snapchain_new(c->s.name, err);
     int memory = openat(c->draft.dir, "memory", O_RDONLY | O_CLOEXEC);
-    auto_close int map = openat(c->draft.dir, "map", O_RDONLY | O_CLOEXEC);
+    int map = openat(c->draft.dir, "map", O_RDONLY | O_CLOEXEC);
     int rc = chain ? snapchain_add(chain, memory, map, c->s.memory_bytes, err) : -ENOMEM;
 
     if (rc || (rc = snapchain_ready(chain, err))) {

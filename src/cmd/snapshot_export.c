@@ -102,7 +102,7 @@ static int put_chunk(struct export *x, struct snapchain *c, u64 chunk, struct er
     for (u64 i = 0; i < SNAPMAP_CHUNK; i++) {
         u64 page = chunk * SNAPMAP_CHUNK + i;
 
-        if (!c->who[page])
+        if (!snapchain_who(c, page))
             continue;
         int rc = snapchain_page(c, page, x->raw + len);
         if (rc)
@@ -157,7 +157,7 @@ static int write_all(struct export *x, struct err *err)
     u64 pages = 0;
 
     for (u64 i = 0; i < c->layer[0].map.pages; i++)
-        pages += c->who[i] != 0;
+        pages += snapchain_who(c, i) != 0;
     int rc = state_write_head(&x->to, err);
     rc = rc ? rc : put_manifest(x, pages, err);
     rc = rc ? rc : put_file(x, "state", x->state, err);

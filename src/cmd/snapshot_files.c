@@ -55,7 +55,7 @@ static int add_link(const struct host *h, struct snapchain *c, const struct snap
     int memory = snapshot_open_file(h, s->id, "memory", err);
     if (memory < 0)
         return memory;
-    auto_close int map = snapshot_open_file(h, s->id, "map", err);
+    int map = snapshot_open_file(h, s->id, "map", err);
     if (map < 0) {
         close(memory);
         return map;
@@ -177,12 +177,12 @@ static int gather(struct snapchain *c, struct writer *w, u64 chunk)
 
     for (u64 page = chunk * SNAPMAP_CHUNK; page < (chunk + 1) * SNAPMAP_CHUNK; page++) {
         u8 *to = w->pages + (size_t)n * SNAPMAP_PAGE;
-        int rc = c->who[page] ? snapchain_page(c, page, to) : 0;
 
+        if (!snapchain_who(c, page))
+            continue;
+        int rc = snapchain_page(c, page, to);
         if (rc)
             return rc;
-        if (!c->who[page])
-            continue;
         snapmap_set(w->map.present, page, true);
         w->map.sum[page] = snapmap_sum(to);
         n++;

@@ -134,23 +134,46 @@ int state_read_section(const struct state_source *from, struct state_section *re
     return 0;
 }
 
-int state_read_bytes(const struct state_source *from, const struct state_section *section,
-                     void *ret_bytes, struct err *err)
+/* What stands behind a section's bytes, whose checksum is `crc`. */
+static int get_sum(const struct state_source *from, const struct state_section *section, u32 crc,
+                   struct err *err)
 {
-    u32 crc = section->crc;
     u8 sum[4];
-    int rc = get(from, ret_bytes, section->len, err);
+    int rc = get(from, sum, sizeof(sum), err);
 
-    if (!rc)
-        rc = get(from, sum, sizeof(sum), err);
     if (rc)
         return err_wrap(err, "%s", section->name);
-    if (section->len)
-        crc = (u32)crc32_z(crc, ret_bytes, section->len);
     if (crc != get_number(sum, 4))
         return err_set(err, EBADMSG, "%s: checksum is wrong; the saved state is damaged",
                        section->name);
     return 0;
+}
+
+int state_read_bytes(const struct state_source *from, const struct state_section *section,
+                     void *ret_bytes, struct err *err)
+{
+    u32 crc = section->crc;
+
+    if (get(from, ret_bytes, section->len, err))
+        return err_wrap(err, "%s", section->name);
+    if (section->len)
+        crc = (u32)crc32_z(crc, ret_bytes, section->len);
+    return get_sum(from, section, crc, err);
+}
+
+int state_check_bytes(const struct state_source *from, const struct state_section *section,
+                      struct err *err)
+{
+    u32 crc = section->crc;
+    u8 buf[4 * KiB];
+
+    for (u64 left = section->len, n; left; left -= n) {
+        n = MIN(left, sizeof(buf));
+        if (get(from, buf, n, err))
+            return err_wrap(err, "%s", section->name);
+        crc = (u32)crc32_z(crc, buf, n);
+    }
+    return get_sum(from, section, crc, err);
 }
 
 bool state_is_end(const struct state_section *section)

@@ -49,6 +49,9 @@ int state_read_section(const struct state_source *from, struct state_section *re
 /* Its section->len bytes, and the checksum: -EBADMSG when it is wrong. */
 int state_read_bytes(const struct state_source *from, const struct state_section *section,
                      void *ret_bytes, struct err *err);
+/* The same for bytes that nobody keeps: only the checksum is of interest. */
+int state_check_bytes(const struct state_source *from, const struct state_section *section,
+                      struct err *err);
 bool state_is_end(const struct state_section *section);
 
 /* A stream in memory. */

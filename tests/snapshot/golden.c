@@ -39,10 +39,9 @@ static int read_state(const char *folder, struct state_buf *b, struct err *err)
 
 static struct snapchain *open_memory(const char *folder, u64 ram_bytes, struct err *err)
 {
-    auto_close int map = open_in(folder, "map");
     struct snapchain *c = snapchain_new("golden", err);
 
-    if (c && (snapchain_add(c, open_in(folder, "memory"), map, ram_bytes, err) ||
+    if (c && (snapchain_add(c, open_in(folder, "memory"), open_in(folder, "map"), ram_bytes, err) ||
               snapchain_ready(c, err))) {
         snapchain_free(c);
         return NULL;

@@ -4,6 +4,7 @@
 
 #include "state/stream.h"
 
+#include <errno.h>
 #include <unistd.h>
 
 static void write_sample(const struct state_sink *to)
@@ -104,6 +105,36 @@ static void test_every_damaged_byte_is_noticed(void **state)
     state_buf_fini(&b);
 }
 
+/* More than the checker takes at once. */
+static void test_bytes_nobody_keeps_are_checked(void **state)
+{
+    enum { LEN = 10000 };
+    struct state_buf b = {0};
+    struct state_sink to = state_buf_sink(&b);
+    struct state_source from = state_buf_source(&b);
+    struct state_section section;
+    struct err err = ERR_INIT;
+    u8 bytes[LEN];
+
+    for (unsigned i = 0; i < LEN; i++)
+        bytes[i] = (u8)(i * 7);
+    assert_int_equal(state_write_section(&to, "sums", 0, 1, bytes, LEN, NULL), 0);
+    for (size_t bad = b.len - LEN - 4; bad < b.len; bad += 999) {
+        b.data[bad] ^= 1;
+        b.at = 0;
+        assert_int_equal(state_read_section(&from, &section, NULL), 0);
+        assert_int_equal(state_check_bytes(&from, &section, NULL), -EBADMSG);
+        b.data[bad] ^= 1;
+    }
+    b.at = 0;
+    assert_int_equal(state_read_section(&from, &section, NULL), 0);
+    assert_int_equal(state_check_bytes(&from, &section, NULL), 0);
+    assert_int_equal(b.at, b.len);
+    b.at = b.len - 5;
+    assert_int_equal(state_check_bytes(&from, &section, &err), -ENODATA);
+    state_buf_fini(&b);
+}
+
 static void test_bad_names_are_not_written(void **state)
 {
     struct state_buf b = {0};
@@ -121,6 +152,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_pipe_round_trip),
     cmocka_unit_test(test_every_cut_is_noticed),
     cmocka_unit_test(test_every_damaged_byte_is_noticed),
+    cmocka_unit_test(test_bytes_nobody_keeps_are_checked),
     cmocka_unit_test(test_bad_names_are_not_written),
 };
 UNIT_MAIN(tests)

@@ -107,21 +107,35 @@ bool snapmap_is_zero(const void *page)
 
 /* --- life --- */
 
-int snapmap_init(struct snapmap *m, u64 ram_bytes, bool incremental, bool compressed,
-                 struct err *err)
+/* With `sums` it is one to be saved, else one to be loaded. */
+static int init(struct snapmap *m, const struct head *h, bool sums, struct err *err)
 {
-    u64 pages = ram_bytes / SNAPMAP_PAGE;
+    u64 pages = h->pages;
 
-    *m = (struct snapmap){.pages = pages, .incremental = incremental, .compressed = compressed};
+    *m = (struct snapmap){
+        .pages = pages, .incremental = h->incremental, .compressed = h->compressed};
     m->present = calloc(pages / 64, sizeof(u64));
     m->zero = calloc(pages / 64, sizeof(u64));
-    m->sum = calloc(pages, sizeof(u32));
-    if (compressed)
+    if (sums)
+        m->sum = calloc(pages, sizeof(u32));
+    else
+        m->before = calloc(pages / 64, sizeof(u32));
+    if (m->compressed)
         m->chunk = calloc(pages / SNAPMAP_CHUNK, sizeof(*m->chunk));
-    if (m->present && m->zero && m->sum && (m->chunk || !compressed))
+    if (m->present && m->zero && (m->sum || m->before) && (m->chunk || !m->compressed))
         return 0;
     snapmap_fini(m);
     return err_set(err, ENOMEM, "no memory for the map of a snapshot");
+}
+
+int snapmap_init(struct snapmap *m, u64 ram_bytes, bool incremental, bool compressed,
+                 struct err *err)
+{
+    struct head h = {.pages = ram_bytes / SNAPMAP_PAGE,
+                     .incremental = incremental,
+                     .compressed = compressed};
+
+    return init(m, &h, true, err);
 }
 
 void snapmap_fini(struct snapmap *m)
@@ -129,6 +143,7 @@ void snapmap_fini(struct snapmap *m)
     free(m->present);
     free(m->zero);
     free(m->sum);
+    free(m->before);
     free(m->chunk);
     *m = (struct snapmap){0};
 }
@@ -199,44 +214,60 @@ int snapmap_save(const struct snapmap *m, const struct state_sink *to, struct er
 
 /* --- loading --- */
 
-/* A section of exactly `len` bytes. */
+/* A stream that knows how much was read of it. */
+struct counted {
+    const struct state_source *from;
+    u64 at;
+};
+
+static int read_counted(void *opaque, void *to, size_t len)
+{
+    struct counted *c = opaque;
+
+    c->at += len;
+    return c->from->read(c->from->opaque, to, len);
+}
+
+/* The head of a section of exactly `len` bytes. */
+static int load_section_head(const struct state_source *from, const char *name, u64 len,
+                             struct state_section *ret_section, struct err *err)
+{
+    struct state_section *s = ret_section;
+    int rc = state_read_section(from, s, err);
+
+    if (rc)
+        return rc;
+    if (strcmp(s->name, name) || s->instance)
+        return err_set(err, EBADMSG, "section '%s' stands where '%s' belongs", s->name, name);
+    if (s->version != 1)
+        return err_set(err, ENOTSUP, "section '%s': saved as version %u by a newer program", name,
+                       s->version);
+    if (s->len != len)
+        return err_set(err, EBADMSG, "section '%s': has %" PRIu64 " bytes instead of %" PRIu64,
+                       name, s->len, len);
+    return 0;
+}
+
 static int load_section(const struct state_source *from, const char *name, void *ret_bytes, u64 len,
                         struct err *err)
 {
     struct state_section s;
-    int rc = state_read_section(from, &s, err);
+    int rc = load_section_head(from, name, len, &s, err);
 
-    if (rc)
-        return rc;
-    if (strcmp(s.name, name) || s.instance)
-        return err_set(err, EBADMSG, "section '%s' stands where '%s' belongs", s.name, name);
-    if (s.version != 1)
-        return err_set(err, ENOTSUP, "section '%s': saved as version %u by a newer program", name,
-                       s.version);
-    if (s.len != len)
-        return err_set(err, EBADMSG, "section '%s': has %" PRIu64 " bytes instead of %" PRIu64,
-                       name, s.len, len);
-    return state_read_bytes(from, &s, ret_bytes, err);
+    return rc ? rc : state_read_bytes(from, &s, ret_bytes, err);
 }
 
-static int load_sums(struct snapmap *m, u64 count, const struct state_source *from, struct err *err)
+/* `from` counts into *at. */
+static int load_sums(struct snapmap *m, u64 count, const struct state_source *from, const u64 *at,
+                     struct err *err)
 {
-    auto_free u32 *packed = malloc(MAX(count, 1ull) * sizeof(u32));
-    u64 n = 0;
+    struct state_section s;
+    int rc = load_section_head(from, "sums", count * sizeof(u32), &s, err);
 
-    if (!packed)
-        return err_set(err, ENOMEM, "no memory for checksums");
-    int rc = load_section(from, "sums", packed, count * sizeof(u32), err);
-    for (u64 w = 0; w < m->pages / 64 && !rc; w++) {
-        if (m->present[w] == UINT64_MAX && htole32(1) == 1) { /* the most frequent case, quickly */
-            memcpy(&m->sum[w * 64], &packed[n], 64 * sizeof(u32));
-            n += 64;
-            continue;
-        }
-        for (u64 bits = m->present[w]; bits; bits &= bits - 1)
-            m->sum[w * 64 + (u64)__builtin_ctzll(bits)] = le32toh(packed[n++]);
-    }
-    return rc;
+    m->sums_at = *at;
+    for (u64 w = 1; w < m->pages / 64; w++)
+        m->before[w] = m->before[w - 1] + (u32)__builtin_popcountll(m->present[w - 1]);
+    return rc ? rc : state_check_bytes(from, &s, err);
 }
 
 static int load_chunks(struct snapmap *m, u64 file_bytes, const struct state_source *from,
@@ -290,7 +321,7 @@ static int check_bits(const struct snapmap *m, u64 count, u64 file_bytes, struct
 }
 
 static int load_rest(struct snapmap *m, const struct head *h, u64 file_bytes,
-                     const struct state_source *from, struct err *err)
+                     const struct state_source *from, const u64 *at, struct err *err)
 {
     u32 sections = 3u + h->incremental + h->compressed;
     int rc = load_section(from, "present", m->present, m->pages / 8, err);
@@ -298,7 +329,7 @@ static int load_rest(struct snapmap *m, const struct head *h, u64 file_bytes,
     if (!rc && h->incremental)
         rc = load_section(from, "zero", m->zero, m->pages / 8, err);
     rc = rc ? rc : check_bits(m, h->present, file_bytes, err);
-    rc = rc ? rc : load_sums(m, h->present, from, err);
+    rc = rc ? rc : load_sums(m, h->present, from, at, err);
     if (!rc && h->compressed)
         rc = load_chunks(m, file_bytes, from, err);
     if (rc)
@@ -314,21 +345,23 @@ static int load_rest(struct snapmap *m, const struct head *h, u64 file_bytes,
 int snapmap_load(struct snapmap *ret_map, const struct state_source *from, u64 ram_bytes,
                  u64 file_bytes, struct err *err)
 {
+    struct counted counted = {from, 0};
+    const struct state_source in = {read_counted, &counted};
     u8 head[HEAD_BYTES];
     struct snapmap m;
     struct head h = {0};
-    int rc = state_read_head(from, err);
+    int rc = state_read_head(&in, err);
 
-    rc = rc ? rc : load_section(from, "memory", head, sizeof(head), err);
+    rc = rc ? rc : load_section(&in, "memory", head, sizeof(head), err);
     rc = rc ? rc : state_table_load(&head_table, 1, head, &h, err);
     if (!rc && (h.pages != ram_bytes / SNAPMAP_PAGE || h.present > h.pages))
         rc = err_set(err, EBADMSG,
                      "section 'memory': is of a machine with %" PRIu64 " MiB of memory",
                      h.pages / 256);
-    rc = rc ? rc : snapmap_init(&m, ram_bytes, h.incremental, h.compressed, err);
+    rc = rc ? rc : init(&m, &h, false, err);
     if (rc)
         return rc;
-    rc = load_rest(&m, &h, file_bytes, from, err);
+    rc = load_rest(&m, &h, file_bytes, &in, &counted.at, err);
     if (rc)
         snapmap_fini(&m);
     else

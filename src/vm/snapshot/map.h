@@ -25,16 +25,19 @@ struct snapmap {
     u64 pages; /* of RAM; a multiple of 512 */
     bool incremental, compressed;
     u64 *present, *zero;         /* bits by page */
-    u32 *sum;                    /* by page; of those present */
     struct snapmap_chunk *chunk; /* by page / SNAPMAP_CHUNK; compressed only */
+    u32 *sum;                    /* by page, of those present; NULL in a loaded map, whose sums stay in the file: */
+    u64 sums_at;                 /* where they lie, in the order of the pages present, u32 little-endian */
+    u32 *before;                 /* by page / 64: how many are present before it */
 };
 
-/* Nothing is present. -ENOMEM */
+/* Nothing is present; to be filled and saved. -ENOMEM */
 int snapmap_init(struct snapmap *m, u64 ram_bytes, bool incremental, bool compressed,
                  struct err *err);
 void snapmap_fini(struct snapmap *m); /* zeroed is fine */
 int snapmap_save(const struct snapmap *m, const struct state_sink *to, struct err *err);
-/* Hostile input. ram_bytes: what the machine has; file_bytes: how long the memory file is. A file that ends before its last
+/* Hostile input. The sums are checked, but not kept: they are a thousandth of the memory's size, and a restore that made
+ * room for them would take the longer the larger the machine is. ram_bytes: what the machine has; file_bytes: how long the memory file is. A file that ends before its last
  * page is refused by that page's offset. */
 int snapmap_load(struct snapmap *ret_map, const struct state_source *from, u64 ram_bytes,
                  u64 file_bytes, struct err *err);
