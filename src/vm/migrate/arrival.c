@@ -12,9 +12,12 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define STATE_MAX (64 * MiB)
+#define BYE_S 20
 
 static int take_state(struct migrate_destination *d, const struct migrate_head *head,
                       const u8 *body, struct err *err)
@@ -238,8 +241,27 @@ void migrate_arrivals_stop(struct migrate_destination *d)
 
 void migrate_arrivals_join_first(struct migrate_destination *d)
 {
-    pthread_join(d->arrival[0].thread, NULL);
-    d->arrival[0].started = false;
+    struct timespec until;
+
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_sec += BYE_S;
+    if (!pthread_clockjoin_np(d->arrival[0].thread, NULL, CLOCK_MONOTONIC, &until))
+        d->arrival[0].started = false;
+}
+
+bool migrate_destination_has_line(struct migrate_destination *d, int fd)
+{
+    struct stat theirs, ours;
+    bool same = false;
+
+    if (fstat(fd, &theirs))
+        return false;
+    pthread_mutex_lock(&d->lock);
+    for (unsigned i = 0; i < d->count; i++)
+        same |= d->arrival[i].line.fd >= 0 && !fstat(d->arrival[i].line.fd, &ours) &&
+                ours.st_dev == theirs.st_dev && ours.st_ino == theirs.st_ino;
+    pthread_mutex_unlock(&d->lock);
+    return same;
 }
 
 s64 migrate_arrivals_heard_s(const struct migrate_destination *d)

@@ -55,7 +55,7 @@ int migrate_destination_new(const struct migrate_guest *guest, struct migrate_wo
     pthread_condattr_init(&monotonic);
     pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_cond_init(&d->changed, &monotonic);
-    pthread_cond_init(&d->page_came, NULL);
+    pthread_cond_init(&d->page_came, &monotonic);
     int rc = migrate_arrivals_init(d, fds, nfds, err);
     if (!rc && !d->memory.seen)
         rc = err_set(err, ENOMEM, "no memory to receive a machine");
@@ -86,29 +86,30 @@ void migrate_destination_cut(struct migrate_destination *d)
         migrate_line_cut(&d->arrival[i].line);
 }
 
-/* No line has carried a byte for so long that nobody is at the other end, whatever its lines look like. */
-static bool is_forsaken(const struct migrate_destination *d, s64 since_s, s64 now_s)
+void migrate_destination_wait(struct migrate_destination *d, pthread_cond_t *what, s64 *since_s)
 {
-    return now_s - MAX(since_s, migrate_arrivals_heard_s(d)) > SILENCE_S;
+    struct timespec now;
+
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    *since_s = *since_s ?: now.tv_sec;
+    now.tv_sec++;
+    pthread_cond_timedwait(what, &d->lock, &now);
+    clock_gettime(CLOCK_MONOTONIC, &now);
+    /* Nobody is at the other end, whatever the lines look like. */
+    if (!d->go && !d->failure.code &&
+        now.tv_sec - MAX(*since_s, migrate_arrivals_heard_s(d)) > SILENCE_S)
+        err_set(&d->failure, ETIMEDOUT, "the source has said nothing for %d s", SILENCE_S);
 }
 
 /* Waits until *flag, or failure. */
 static int wait_for(struct migrate_destination *d, const bool *flag, struct err *err)
 {
-    struct timespec now;
+    s64 since_s = 0;
     int rc = 0;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    s64 since_s = now.tv_sec;
     pthread_mutex_lock(&d->lock);
-    while (!*flag && !d->failure.code) {
-        struct timespec look = {now.tv_sec + 1, now.tv_nsec};
-
-        pthread_cond_timedwait(&d->changed, &d->lock, &look);
-        clock_gettime(CLOCK_MONOTONIC, &now);
-        if (!*flag && !d->failure.code && is_forsaken(d, since_s, now.tv_sec))
-            err_set(&d->failure, ETIMEDOUT, "the source has said nothing for %d s", SILENCE_S);
-    }
+    while (!*flag && !d->failure.code)
+        migrate_destination_wait(d, &d->changed, &since_s);
     /* What came in order before the line broke counts: GO above all. */
     if (!*flag)
         rc = err_set(err, d->failure.code, "%s", d->failure.msg);
@@ -236,8 +237,10 @@ int migrate_destination_run(struct migrate_destination *d, struct err *err)
     if (!rc)
         migrate_arrivals_join_first(d);
     migrate_arrivals_stop(d);
+    pthread_mutex_lock(&d->lock);
     for (unsigned i = 0; i < d->count && !rc; i++)
         migrate_line_fini(&d->arrival[i].line);
+    pthread_mutex_unlock(&d->lock);
     return rc;
 }
 

@@ -26,6 +26,8 @@ void migrate_destination_free(struct migrate_destination *d);
 int migrate_destination_run(struct migrate_destination *d, struct err *err);
 bool migrate_destination_runs(const struct migrate_destination *d);
 u64 migrate_destination_missing(const struct migrate_destination *d); /* pages */
+/* Any thread, while nobody calls again(): the descriptor is one of its lines, or a copy of it. */
+bool migrate_destination_has_line(struct migrate_destination *d, int fd);
 /* New connections, on which HELLO and JOIN were read; then run again. */
 int migrate_destination_again(struct migrate_destination *d, const int *fds, unsigned nfds,
                               struct err *err);

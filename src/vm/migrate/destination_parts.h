@@ -49,13 +49,17 @@ struct migrate_destination {
 /* Remembers why it failed (the first time), and wakes all who wait for anything. */
 void migrate_destination_fail(struct migrate_destination *d, const struct err *err);
 
+/* Under the lock: waits for the condition, for a second at most. Before GO, silence of all lines for too long is a failure.
+ * *since_s: 0 at first, and kept. */
+void migrate_destination_wait(struct migrate_destination *d, pthread_cond_t *what, s64 *since_s);
+
 /* Connections (arrival.c). Takes the descriptors over, on failure too; what they were before is closed by then. */
 int migrate_arrivals_init(struct migrate_destination *d, const int *fds, unsigned nfds,
                           struct err *err);
 void migrate_arrivals_fini(struct migrate_destination *d);
 int migrate_arrivals_start(struct migrate_destination *d, struct err *err);
 void migrate_arrivals_stop(struct migrate_destination *d); /* cuts the lines */
-/* Waits until the other side has hung up on the first one. */
+/* Waits until the other side has hung up on the first one, or has been silent for too long. */
 void migrate_arrivals_join_first(struct migrate_destination *d);
 /* CLOCK_MONOTONIC, when any of them carried its last byte; 0: never. */
 s64 migrate_arrivals_heard_s(const struct migrate_destination *d);

@@ -19,6 +19,7 @@
 
 #define READY_NS (20 * NS_PER_S)
 #define RUNNING_NS (10 * NS_PER_S)
+#define SILENCE_NS (30 * NS_PER_S) /* of a destination that gets pages */
 #define STATE_PIECE (256u * KiB)
 #define FRAMES_BYTES (512u * KiB)
 #define QUIET_NS (10 * NS_PER_S / 1000)
@@ -88,18 +89,11 @@ static void part_ends(struct migrate_source *s, enum migrate_part part)
 /* Until all is sent that the senders have. A line that carries nothing at all meanwhile is as good as broken. */
 static void wait_senders(struct migrate_source *s)
 {
-    u64 sent = atomic_load(&s->counts.bytes);
-    s64 since_ns = migrate_now_ns();
+    struct migrate_stall stall = {0};
 
-    while (!migrate_senders_wait(s, NS_PER_S)) {
-        u64 now_sent = atomic_load(&s->counts.bytes);
-
-        if (now_sent != sent)
-            since_ns = migrate_now_ns();
-        else if (migrate_now_ns() - since_ns > READY_NS)
+    while (!migrate_senders_wait(s, NS_PER_S))
+        if (migrate_stalled(s, &stall, READY_NS))
             migrate_source_cut(s);
-        sent = now_sent;
-    }
 }
 
 /* The guest stands still: everything the destination needs to run it. */
@@ -133,7 +127,7 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
         rc = send_state(s, &state, err);
     state_buf_fini(&state);
     if (!rc)
-        rc = migrate_fence(s, err);
+        rc = migrate_fence(s, READY_NS, err);
     part_ends(s, MIGRATE_SENDING);
     if (!rc)
         rc = migrate_listen_wait(s, &s->ready, READY_NS, "it has loaded the state", err);
@@ -226,6 +220,25 @@ int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err)
     return rc;
 }
 
+/* Until it has all pages. While they are sent it answers marks (window.h), so it is never silent for long. */
+static int wait_complete(struct migrate_source *s, struct err *err)
+{
+    struct migrate_line *l = &s->line[0];
+    struct migrate_stall stall = {0};
+    int rc;
+
+    do {
+        s64 heard_s = atomic_load_explicit(&l->heard_s, memory_order_relaxed);
+
+        rc = migrate_listen_wait(s, &s->complete, NS_PER_S, "it has all pages", err);
+        if (heard_s != atomic_load_explicit(&l->heard_s, memory_order_relaxed))
+            stall.since_ns = 0;
+    } while (rc == -ETIMEDOUT && !migrate_stalled(s, &stall, SILENCE_NS));
+    return rc != -ETIMEDOUT ? rc
+                            : err_set(err, EPIPE, "the destination has said nothing for %lld s",
+                                      (long long)(SILENCE_NS / NS_PER_S));
+}
+
 /* The guest runs there: it gets what is still absent, until it has all. */
 int migrate_serve(struct migrate_source *s, struct err *err)
 {
@@ -242,7 +255,7 @@ int migrate_serve(struct migrate_source *s, struct err *err)
     migrate_queue_begin(&s->queue, MIGRATE_PASS_ALL, 0);
     migrate_senders_go(s);
     follow_frames(s);
-    int rc = migrate_listen_wait(s, &s->complete, 0, "it has all pages", err);
+    int rc = wait_complete(s, err);
     if (rc && !owes)
         *err = ERR_INIT; /* only the destination's word for it is missing */
     if (!rc || !owes)

@@ -278,19 +278,24 @@ void migrate_fence_count(struct migrate_source *s, u64 bytes)
     pthread_mutex_unlock(&s->lock);
 }
 
-int migrate_fence(struct migrate_source *s, struct err *err)
+int migrate_fence(struct migrate_source *s, s64 timeout_ns, struct err *err)
 {
-    int rc = send_fence(s, ++s->fence, err);
+    s64 until = migrate_now_ns() + timeout_ns;
+    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+    int late = 0, rc = send_fence(s, ++s->fence, err);
 
     if (rc)
         return rc;
     pthread_mutex_lock(&s->lock);
-    while (s->fenced != s->fence && !s->failure.code && !s->cancelled)
-        pthread_cond_wait(&s->changed, &s->lock);
+    while (s->fenced != s->fence && !s->failure.code && !s->cancelled && late != ETIMEDOUT)
+        late = pthread_cond_timedwait(&s->changed, &s->lock, &t);
     if (s->cancelled)
         rc = err_set(err, ECANCELED, "the migration was cancelled");
     else if (s->failure.code)
         rc = err_set(err, s->failure.code, "%s", s->failure.msg);
+    else if (s->fenced != s->fence)
+        rc = err_set(err, ETIMEDOUT, "what was sent did not arrive within %lld s",
+                     (long long)(timeout_ns / NS_PER_S));
     pthread_mutex_unlock(&s->lock);
     return rc;
 }

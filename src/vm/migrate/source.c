@@ -42,6 +42,18 @@ void migrate_source_fail(struct migrate_source *s, const struct err *err)
     pthread_mutex_unlock(&s->lock);
 }
 
+bool migrate_stalled(const struct migrate_source *s, struct migrate_stall *stall, s64 limit_ns)
+{
+    u64 bytes = atomic_load(&s->counts.bytes), limit = s->options.bytes_per_s;
+    s64 now_ns = migrate_now_ns();
+
+    if (limit)
+        limit_ns = MAX(limit_ns, (s64)(2.0 * MIGRATE_BODY_MAX / (double)limit * 1e9));
+    if (bytes != stall->bytes || !stall->since_ns)
+        *stall = (struct migrate_stall){bytes, now_ns};
+    return now_ns - stall->since_ns > limit_ns;
+}
+
 static int take_lines(struct migrate_source *s, const int *fds, unsigned nfds, struct err *err)
 {
     int rc = 0;
@@ -243,6 +255,7 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
     u64 bytes = atomic_load(&s->counts.bytes), written = 0;
     u64 same = atomic_load(&s->counts.pages[MIGRATE_SAME]);
     u64 pages = begin_pass(s, ret_round->cut), first = s->queue.first;
+    struct migrate_stall stall = {0};
     bool cut = false;
     int rc = 0;
 
@@ -266,9 +279,12 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
             cut = true;
             migrate_queue_cut(&s->queue);
         }
+        if (!rc && migrate_stalled(s, &stall, MIGRATE_STALL_NS))
+            rc = err_set(err, ETIMEDOUT, "the line has carried nothing for %lld s",
+                         (long long)(MIGRATE_STALL_NS / NS_PER_S));
     } while (!rc);
     if (!rc)
-        rc = migrate_fence(s, err);
+        rc = migrate_fence(s, MIGRATE_STALL_NS, err);
     if (!rc && s->guest->disks)
         rc = send_disks(s, DISK_STEP, err);
     if (!rc)

@@ -61,7 +61,17 @@ struct migrate_source {
     u64 *lack;  /* after a reconnect: what the other side misses */
 };
 
+/* Whether a line carries anything at all. */
+struct migrate_stall {
+    u64 bytes;
+    s64 since_ns; /* that no more have gone; 0: look first */
+};
+
+#define MIGRATE_STALL_NS (60 * NS_PER_S) /* while the guest runs here */
+
 s64 migrate_now_ns(void);
+/* Nothing has gone over for limit_ns, and not because a limit of bandwidth is obeyed. */
+bool migrate_stalled(const struct migrate_source *s, struct migrate_stall *stall, s64 limit_ns);
 /* Remembers why it failed (the first time), and wakes the director. */
 void migrate_source_fail(struct migrate_source *s, const struct err *err);
 /* 0, or why it cannot go on: cancelled, or a thread's failure. */
@@ -83,8 +93,9 @@ int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_
                         const char *what, struct err *err);
 /* A line could not be written any more: if the other side has said why, that is the reason. */
 int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err);
-/* Sends a fence over every line (senders are idle) and waits until all that was sent has come. */
-int migrate_fence(struct migrate_source *s, struct err *err);
+/* Sends a fence over every line (senders are idle) and waits until all that was sent has come, at most timeout_ns. */
+int migrate_fence(struct migrate_source *s, s64 timeout_ns, struct err *err);
+
 /* A post-copy: waits until so little is under way that what is asked for can overtake it. How many pages the next message
  * may have, at most; 0: it is over. */
 unsigned migrate_fence_room(struct migrate_source *s);

@@ -464,19 +464,39 @@ int vm_migrate_in(struct vm *vm, const int *fds, unsigned nfds, struct migrate_w
     return rc;
 }
 
+/* Its source has a new line, so the old one is broken, also if nothing on this side shows it. */
+static int drop_old_line(struct vm_migration *m, int fd, struct err *err)
+{
+    struct migrate_destination *d = m->destination;
+
+    if (atomic_load(&m->receiving) && migrate_destination_runs(d) &&
+        !migrate_destination_has_line(d, fd))
+        migrate_destination_cut(d);
+    else if (atomic_load(&m->receiving))
+        return err_set(err, EINVAL, "this machine waits for no new line");
+    for (int tries = 0; atomic_load(&m->receiving); tries++) {
+        if (tries == DROP_MS)
+            return err_set(err, ETIMEDOUT, "the old line is still in use");
+        usleep(1000);
+    }
+    return 0;
+}
+
 int vm_migration_again(struct vm_migration *m, const int *fds, unsigned nfds, struct err *err)
 {
-    int rc;
+    int rc = 0;
 
     pthread_mutex_lock(&m->again_lock);
+    if (!m->destination || m->source || !nfds)
+        rc = err_set(err, EINVAL, "this machine waits for no new line");
+    else
+        rc = drop_old_line(m, fds[0], err);
     /* One that has all of its memory says so once more: the source has not heard it. */
-    if (!m->destination || m->source || atomic_load(&m->receiving)) {
+    if (!rc)
+        rc = migrate_destination_again(m->destination, fds, nfds, err);
+    else
         for (unsigned i = 0; i < nfds; i++)
             close(fds[i]);
-        rc = err_set(err, EINVAL, "this machine waits for no new line");
-    } else {
-        rc = migrate_destination_again(m->destination, fds, nfds, err);
-    }
     if (!rc) {
         m->result = 0;
         atomic_store(&m->receiving, true);

@@ -59,6 +59,7 @@ int migrate_waiters_fetch(void *opaque, u64 page, void *dst4096)
 {
     struct migrate_destination *d = opaque;
     struct waiter me = {.page = page};
+    s64 since_s = 0;
 
     pthread_mutex_lock(&d->lock);
     unsigned interrupts = d->interrupts;
@@ -73,7 +74,7 @@ int migrate_waiters_fetch(void *opaque, u64 page, void *dst4096)
     pthread_mutex_lock(&d->lock);
     while (d->guest->is_absent(d->guest->opaque, page) && d->interrupts == interrupts &&
            !is_over(d))
-        pthread_cond_wait(&d->page_came, &d->lock);
+        migrate_destination_wait(d, &d->page_came, &since_s);
     struct waiter **link = &d->waiters;
     while (*link != &me)
         link = &(*link)->next;
