@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stands between two ends of a migration over plain TCP, and pulls the cable at a message of choice.
 
-usage: proxy.py LISTEN-PORT HOST PORT HOW TYPE [COUNT]. HOW: `rst` ends all connections at once, `silence` carries nothing any more,
+usage: proxy.py LISTEN HOST PORT HOW TYPE [COUNT]. LISTEN: a port, or a path; HOST and PORT: or a path and `-`. HOW: `rst` ends all connections at once, `silence` carries nothing any more,
 `hold` waits with that message until there is a line on standard input, `pass` never acts. It acts when the COUNT-th message of that TYPE (a name, see src/vm/migrate/wire.h, or `any`) would be carried, and
 carries none of it (`hold`: not yet). Connections made afterwards are carried as if nothing had been, except after `silence`. Prints "cut" then.
 """
@@ -44,8 +44,20 @@ class Half:
 class Proxy:
     def __init__(self, port, target, how, kind, count):
         self.target, self.how, self.kind, self.count = target, how, kind, count
-        self.listener = socket.create_server(('', port))
+        if '/' in port:
+            self.listener = socket.socket(socket.AF_UNIX)
+            self.listener.bind(port)
+            self.listener.listen()
+        else:
+            self.listener = socket.create_server(('', int(port)))
         self.halves, self.dead, self.acted = {}, set(), False
+
+    def connect(self):
+        if '/' not in self.target[0]:
+            return socket.create_connection(self.target, timeout=10)
+        far = socket.socket(socket.AF_UNIX)
+        far.connect(self.target[0])
+        return far
 
     def accept(self):
         near, _ = self.listener.accept()
@@ -53,12 +65,13 @@ class Proxy:
             self.dead.add(near)
             return
         try:
-            far = socket.create_connection(self.target, timeout=10)
+            far = self.connect()
         except OSError:
             near.close()
             return
         for s in (near, far):
-            s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            if s.family != socket.AF_UNIX:
+                s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             s.settimeout(None)
         self.halves[near], self.halves[far] = Half(near, far), Half(far, near)
 
@@ -107,5 +120,5 @@ class Proxy:
 
 
 if __name__ == '__main__':
-    Proxy(int(sys.argv[1]), (sys.argv[2], int(sys.argv[3])), sys.argv[4], sys.argv[5],
+    Proxy(sys.argv[1], (sys.argv[2], sys.argv[3]), sys.argv[4], sys.argv[5],
           int(sys.argv[6]) if len(sys.argv) > 6 else 1).run()

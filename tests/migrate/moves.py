@@ -1,9 +1,7 @@
 #!/usr/bin/env python3
-"""A guest that checks itself migrates between two hosts, which are two folders for records on this one.
+"""A guest that checks itself migrates between two hosts (host.py), by every mode.
 
 usage: moves.py TRAPEZE WALKER; prints TAP. TRAPEZE_MIGRATIONS=1000 for a night: so many moves there and back.
-The guest (guest/payload/walker.c) checks every page before it rewrites it, and counts bytes into a file: nothing of its life
-may be missing or be there twice. Nothing here asserts a time.
 """
 import itertools
 import json
@@ -16,126 +14,12 @@ import sys
 import tempfile
 import time
 
-TRAPEZE, WALKER = sys.argv[1:3]
-WALK = 'set=12 fill=6 rate=20'
+from host import PATIENCE_S, TRAPEZE, Host, Wrong, check_move, judge, move, still_counts, until, wait_phase
+
 WALK_LITTLE = 'set=2 fill=2 rate=2'  # a KVM in software is slow
-PATIENCE_S = 120
 MODES = [[], ['--postcopy'], ['--compress', 'zstd', '--delta', '32M', '--bandwidth', '200M'],
          ['--connections', '3', '--bandwidth', '20M'], ['--throttle', '80', '--bandwidth', '30M'],
          ['--precopy', '--compress', 'none', '--delta', '0']]
-
-
-class Wrong(Exception):
-    pass
-
-
-def until(what, condition):
-    """Repeats until it holds; what has to come comes within PATIENCE_S also on a loaded machine."""
-    end = time.monotonic() + PATIENCE_S
-    while not condition():
-        if time.monotonic() > end:
-            raise Wrong('never came: ' + what)
-        time.sleep(0.02)
-
-
-class Host:
-    """A folder for records, with a receiver."""
-
-    def __init__(self, folder, name, *options, place=None):
-        self.root = os.path.join(folder, name)
-        os.makedirs(self.root)
-        self.debug = os.path.join(self.root, 'debug')
-        self.place = place or 'unix:' + os.path.join(self.root, 'in')
-        self.env = dict(os.environ, TRAPEZE_ROOT=self.root)
-        self.messages = open(os.path.join(self.root, 'receiver'), 'w+', encoding='utf-8')
-        self.receiver = subprocess.Popen(
-            [TRAPEZE, 'receive', '--debug-console', f'0xe9,file={self.debug}', *options, self.place], env=self.env,
-            stdin=subprocess.DEVNULL, stdout=self.messages, stderr=self.messages)
-        if not place:
-            until('the receiver listens', lambda: os.path.exists(os.path.join(self.root, 'in')))
-
-    def run(self, *args):
-        return subprocess.run([TRAPEZE, *args], env=self.env, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=PATIENCE_S, check=False)
-
-    def call(self, *args, wanted=0):
-        run = self.run(*args)
-        if run.returncode != wanted:
-            raise Wrong(f'trapeze {" ".join(args)}: status {run.returncode}, not {wanted}: {run.stderr.strip()}')
-        return run.stdout
-
-    def guests(self):
-        return {g['name']: g for g in json.loads(self.call('ps', '-a', '--format', 'json'))}
-
-    def state(self, name):
-        return self.guests().get(name, {}).get('state', 'nothing')
-
-    def start(self, name, *options, more=WALK):
-        self.call('run', '-d', '--name', name, '-k', WALKER, '-a', more, '-m', '64M', '--net', 'none', '--serial', 'null',
-                  '--no-reboot', '--debug-console', f'0xe9,file={self.debug}', '--debug-exit', '0xf4', *options)
-        until('the guest counts', lambda: len(self.bytes()) > 20)
-
-    def migrate(self, name, there, *options):
-        return subprocess.Popen([TRAPEZE, 'migrate', '--format', 'json', *options, name, there.place], env=self.env,
-                                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-    def bytes(self):
-        with open(self.debug, 'rb') as f:
-            return f.read()
-
-    def clear(self):
-        for guest in self.guests().values():
-            subprocess.run([TRAPEZE, 'rm', '-f', guest['id']], env=self.env, capture_output=True, check=False)
-
-    def close(self):
-        self.receiver.kill()
-        self.receiver.wait()
-        self.clear()
-
-
-def check_count(data, what):
-    """The guest counts from '@' to '_' and again, one at a time."""
-    if b'walker' in data:
-        raise Wrong(f'{what}: {data[-300:].decode(errors="replace")}')
-    for before, after in zip(data, data[1:]):
-        if (after - before) % 32 != 1:
-            raise Wrong(f'{what}: {chr(before)} is followed by {chr(after)}')
-
-
-def check_move(here, there, name):
-    until(f'{name} goes on', lambda: len(there.bytes()) > 20)
-    old, new = here.bytes(), there.bytes()
-    check_count(old, 'before')
-    check_count(new, 'after')
-    if old and (new[0] - old[-1]) % 32 != 1:
-        raise Wrong(f'{chr(old[-1])} was the last before, {chr(new[0])} is the first after')
-    state = there.state(name)
-    if state != 'running':
-        raise Wrong(f'it is {state} there')
-    here.call('rm', name)
-
-
-def move(here, there, name, *options):
-    run = here.migrate(name, there, *options)
-    out, errors = run.communicate(timeout=PATIENCE_S)
-    if run.returncode:
-        raise Wrong(f'migrate {" ".join(options)}: status {run.returncode}: {errors.strip()}')
-    check_move(here, there, name)
-    return json.loads(out.splitlines()[-1])
-
-
-def still_counts(host, what, more=20):
-    before = len(host.bytes())
-    until(what, lambda: len(host.bytes()) > before + more)
-    check_count(host.bytes(), what)
-
-
-def wait_phase(run, *phases):
-    """Reads events until one is of that phase."""
-    for line in run.stdout:
-        if json.loads(line).get('phase') in phases:
-            return
-    raise Wrong(f'no phase {phases}: {run.stderr.read()}')
 
 
 # --- the cases ---------------------------------------------------------------------------------------------------
@@ -339,25 +223,6 @@ def accelerators(hosts, folder):
         k.close()
         t.close()
     return None
-
-
-def judge(hosts, cases):
-    print(f'1..{len(cases)}', flush=True)
-    failed = 0
-    for number, (name, case) in enumerate(cases, 1):
-        try:
-            skipped = case()
-            print(f'ok {number} - {name}' + (f' # SKIP {skipped}' if skipped else ''), flush=True)
-        except (Wrong, subprocess.TimeoutExpired, OSError, ValueError) as wrong:
-            failed += 1
-            print('\n'.join('# ' + line for line in str(wrong).splitlines()))
-            for host in hosts:
-                host.messages.seek(0)
-                print('\n'.join('# ' + line for line in host.messages.read().splitlines()))
-            print(f'not ok {number} - {name}', flush=True)
-            for host in hosts:
-                host.clear()
-    return 1 if failed else 0
 
 
 def main():
