@@ -67,6 +67,7 @@ struct request {
     struct migrate_display display;
     struct tls_options tls;
     struct target target;
+    const char *place; /* as it was written */
     u64 bandwidth, delta, downtime_ms, limit_s, throttle, connections;
     const char *on_timeout, *compress;
     bool again, cancel, claim, copy_disks, dry, hybrid, insecure, postcopy, precopy;
@@ -378,10 +379,11 @@ static void say_why(const struct request *r, struct err *err)
 }
 
 /* What everybody wants to know when it failed. */
-static void say_here(struct err *err)
+static void say_here(const struct request *r, struct err *err)
 {
+    if (err->code == EREMOTEIO)
+        err_wrap(err, "%s", r->place);
     size_t len = strlen(err->msg);
-
     if (!strstr(err->msg, "here") && !strchr(err->msg, '\n'))
         snprintf(err->msg + len, sizeof(err->msg) - len, "; the guest goes on here");
 }
@@ -425,7 +427,7 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
     else if (rc == -EPIPE && r->display.connecting)
         say_why(r, err);
     else if (rc && !strcmp(r->display.owner, "here") && !r->dry)
-        say_here(err);
+        say_here(r, err);
     else if (!rc && r->dry)
         migrate_show_fit(&r->display, answer);
     else if (!rc)
@@ -489,6 +491,7 @@ static int run(const struct verb *self, char **argv)
         return verb_usage_error(self, &err);
     }
     choose_rest(&r);
+    r.place = a.guests[1];
     a.count = 1;
     status = guest_host_open(&h, &a, self);
     if (status == STATUS_OK) {

@@ -54,6 +54,12 @@ static void draw(struct migrate_display *d, const json_t *p)
     int full = total > 0 ? (int)(BAR * (total - MIN(left, total)) / total) : 0;
     char bar[BAR + 1], end[32] = "", slow[48] = "", line[512];
 
+    if (!strcmp(text(p, "phase"), "connecting") || !strcmp(text(p, "phase"), "measuring")) {
+        printf("\r\033[K%s: %s", d->guest, text(p, "phase"));
+        fflush(stdout);
+        d->drawn = true;
+        return;
+    }
     memset(bar, '.', BAR);
     memset(bar, '#', (size_t)full);
     bar[BAR] = 0;

@@ -273,7 +273,7 @@ def full_disk(world):
         for options in ([], ['--postcopy']):
             out = world.a.call('migrate', '--insecure', '-q', '--copy-disks', *options, 'web', f'tcp://{world.b.address}:7007',
                                wanted=4)
-            if path not in out or 'No space left' not in out:
+            if not all(part in out for part in (path, 'No space left', world.b.address, 'disk 0 has 32 MiB')):
                 raise Wrong(f'a full disk: {out}')
             world.checked(world.a, 'the disk was full')
             until('nothing is left there', lambda: not world.b.guests())

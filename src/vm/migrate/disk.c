@@ -218,6 +218,9 @@ int migrate_disks_write(struct migrate_disks *d, u32 disk, u64 offset, u64 len, 
     if (!rc)
         rc = block_now(one->disk, bytes ? BLOCK_WRITE : BLOCK_ZERO, (void *)(uintptr_t)bytes, len,
                        offset, err);
+    if (rc == -ENOSPC)
+        err_wrap(err, "disk %u has %llu MiB, and there is no room for all of what it holds", disk,
+                 (unsigned long long)(block_size(one->disk) / MiB));
     d->unsynced += bytes ? len : 0;
     return rc || d->unsynced < SYNC_BYTES ? rc : sync_all(d, err);
 }

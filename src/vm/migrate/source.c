@@ -382,6 +382,7 @@ static int measure(struct migrate_source *s, struct err *err)
     s->logging = !rc;
     if (!rc)
         list_all(s);
+    set_phase(s, MIGRATE_MEASURE);
     migrate_queue_begin(&s->queue, MIGRATE_PASS_NONE, 0);
     for (int i = 0; i < DRY_LOOKS && !rc; i++) {
         u64 count;

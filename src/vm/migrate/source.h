@@ -12,6 +12,7 @@
 
 enum migrate_phase {
     MIGRATE_CONNECT, /* until the destination has said that it can take the machine */
+    MIGRATE_MEASURE, /* dry: how much the guest writes */
     MIGRATE_PRECOPY,
     MIGRATE_HANDOVER, /* the guest stands still */
     MIGRATE_POSTCOPY, /* it runs there, pages follow */

@@ -17,15 +17,14 @@
 
 #define TICK_NS (NS_PER_S / 5)
 #define CANCEL_NS (2 * NS_PER_S)
+#define DROP_MS 1000
 
 static const char *phase_name(const struct migrate_progress *p)
 {
     static const char *const names[] = {
-        [MIGRATE_CONNECT] = "connecting",
-        [MIGRATE_PRECOPY] = "copying",
-        [MIGRATE_HANDOVER] = "handing over",
-        [MIGRATE_POSTCOPY] = "serving pages",
-        [MIGRATE_DONE] = "done",
+        [MIGRATE_CONNECT] = "connecting",     [MIGRATE_MEASURE] = "measuring",
+        [MIGRATE_PRECOPY] = "copying",        [MIGRATE_HANDOVER] = "handing over",
+        [MIGRATE_POSTCOPY] = "serving pages", [MIGRATE_DONE] = "done",
     };
 
     return names[p->phase];
