@@ -3,7 +3,7 @@
  *
  * Invariants:
  *  1. A page whose bit is set in `absent` has no bytes that anybody has read or derived something from, and nobody reads
- *     or writes it but place(), under the lock of the page's stripe.
+ *     or writes it but place(), under the lock of the page's stripe: 64 pages, a word of `absent`, have one.
  *  2. A bit is cleared once, after the bytes are in place; `missing` counts the bits that are set.
  *  3. The object lives as long as guest memory, so who has found a bit may look again without a lock.
  *
@@ -88,13 +88,18 @@ static bool is_absent(const struct lazy *z, u64 page)
 }
 
 /* Through the file: the mapping would clear the page first, in a fault, which costs half as much again. */
-static int place(struct gmem *m, u64 page, const void *bytes)
+static int place(struct gmem *m, u64 page, u64 count, const u8 *bytes)
 {
-    if (m->accel && m->accel->place)
-        return m->accel->place(m->accel_opaque, page, bytes);
-    for (size_t done = 0; done < PAGE_BYTES;) {
-        ssize_t n = pwrite(m->memfd, (const u8 *)bytes + done, PAGE_BYTES - done,
-                           (off_t)(page * PAGE_BYTES + done));
+    size_t len = count * PAGE_BYTES;
+    int rc = 0;
+
+    if (m->accel && m->accel->place) {
+        for (u64 i = 0; i < count && !rc; i++)
+            rc = m->accel->place(m->accel_opaque, page + i, bytes + i * PAGE_BYTES);
+        return rc;
+    }
+    for (size_t done = 0; done < len;) {
+        ssize_t n = pwrite(m->memfd, bytes + done, len - done, (off_t)(page * PAGE_BYTES + done));
 
         if (n <= 0 && errno != EINTR)
             return n ? -errno : -ENOSPC;
@@ -103,35 +108,56 @@ static int place(struct gmem *m, u64 page, const void *bytes)
     return 0;
 }
 
-static bool supply_locked(struct gmem *m, u64 page, const void *bytes)
+/* Pages that are all absent, of one stripe. */
+static bool supply_absent(struct gmem *m, u64 page, u64 count, const u8 *bytes)
 {
     struct lazy *z = m->lazy;
-    int rc;
+    u64 bits = (count < 64 ? BIT(count) - 1 : ~0ull) << (page % 64);
+    int rc = place(m, page, count, bytes);
 
-    if (!is_absent(z, page))
-        return false;
-    rc = place(m, page, bytes);
     if (rc) {
         __atomic_store_n(&z->error, rc, __ATOMIC_SEQ_CST);
         return false;
     }
-    __atomic_fetch_and(&z->absent[page / 64], ~BIT(page % 64), __ATOMIC_SEQ_CST);
-    if (!__atomic_sub_fetch(&z->missing, 1, __ATOMIC_SEQ_CST))
+    __atomic_fetch_and(&z->absent[page / 64], ~bits, __ATOMIC_SEQ_CST);
+    if (!__atomic_sub_fetch(&z->missing, count, __ATOMIC_SEQ_CST))
         __atomic_store_n(&m->absent, NULL, __ATOMIC_SEQ_CST);
     return true;
 }
 
-bool lazy_supply(struct gmem *m, u64 page, const void *bytes4096)
+/* Pages of one stripe. */
+static u64 supply_stripe(struct gmem *m, u64 page, u64 count, const u8 *bytes)
 {
     struct lazy *z = m->lazy;
-    bool done;
+    u64 done = 0, n;
 
-    if (!z || page >= dirty_pages(m))
-        return false;
-    pthread_mutex_lock(&z->stripe[page % STRIPES]);
-    done = supply_locked(m, page, bytes4096);
-    pthread_mutex_unlock(&z->stripe[page % STRIPES]);
+    pthread_mutex_lock(&z->stripe[page / 64 % STRIPES]);
+    for (u64 at = 0; at < count; at += MAX(n, 1ull)) {
+        for (n = 0; at + n < count && is_absent(z, page + at + n); n++)
+            ;
+        if (n && supply_absent(m, page + at, n, bytes + at * PAGE_BYTES))
+            done += n;
+    }
+    pthread_mutex_unlock(&z->stripe[page / 64 % STRIPES]);
     return done;
+}
+
+u64 lazy_supply_run(struct gmem *m, u64 page, u64 count, const void *bytes)
+{
+    u64 done = 0, n;
+
+    if (!m->lazy || !range_fits(page, count, dirty_pages(m)))
+        return 0;
+    for (u64 at = 0; at < count; at += n) {
+        n = MIN(count - at, 64 - (page + at) % 64);
+        done += supply_stripe(m, page + at, n, (const u8 *)bytes + at * PAGE_BYTES);
+    }
+    return done;
+}
+
+bool lazy_supply(struct gmem *m, u64 page, const void *bytes4096)
+{
+    return lazy_supply_run(m, page, 1, bytes4096);
 }
 
 u64 lazy_missing(const struct gmem *m)

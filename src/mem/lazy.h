@@ -39,6 +39,8 @@ int lazy_begin(struct gmem *m, const struct lazy_source *s, const u64 *absent_bi
 /* The page's bytes have come, asked for or not. false: it was present already, so bytes are older and were dropped (or
  * the host failed to place them, see lazy_end()). Any thread. */
 bool lazy_supply(struct gmem *m, u64 page, const void *bytes4096);
+/* The same for `count` pages in a row: cheaper than one by one. Returns how many of them were absent. */
+u64 lazy_supply_run(struct gmem *m, u64 page, u64 count, const void *bytes);
 /* How many pages are absent. Any thread; 0 when nothing ever was. */
 u64 lazy_missing(const struct gmem *m);
 /* Makes `count` pages from `page` on present, by fetching what is absent. 0, -EINTR or what fetch returned. */

@@ -109,6 +109,33 @@ static void test_late_bytes_are_dropped(void **state)
     gmem_fini(&s.m);
 }
 
+/* A run over three stripes, some of whose pages are there: those stay, the others come, each once. */
+static void test_runs(void **state)
+{
+    struct store s;
+    u8 *bytes = malloc(140 * 4096), own[4096];
+
+    open_store(&s);
+    for (u64 i = 0; i < 140; i++)
+        page_bytes(60 + i, bytes + i * 4096);
+    memset(own, 0xee, sizeof(own));
+    assert_true(lazy_supply(&s.m, 60, own) && lazy_supply(&s.m, 64, own) && lazy_supply(&s.m, 100, own));
+    u64 missing = lazy_missing(&s.m);
+    assert_int_equal(lazy_supply_run(&s.m, 60, 140, bytes), 137);
+    assert_int_equal(lazy_missing(&s.m), missing - 137);
+    assert_int_equal(lazy_supply_run(&s.m, 60, 140, bytes), 0);
+    for (u64 i = 60; i < 200; i++) {
+        bool old = i == 60 || i == 64 || i == 100;
+
+        assert_memory_equal(s.m.base + i * 4096, old ? own : bytes + (i - 60) * 4096, 4096);
+    }
+    assert_int_equal(lazy_supply_run(&s.m, PAGES - 1, 2, bytes), 0);
+    assert_int_equal(lazy_supply_run(&s.m, ~0ull, 2, bytes), 0);
+    assert_int_equal(s.fetched, 0);
+    free(bytes);
+    gmem_fini(&s.m);
+}
+
 static void test_a_source_may_supply_or_let_go(void **state)
 {
     struct store s;
@@ -227,6 +254,7 @@ static void test_many_threads(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_an_access_brings_its_pages_only),
     cmocka_unit_test(test_late_bytes_are_dropped),
+        cmocka_unit_test(test_runs),
     cmocka_unit_test(test_a_source_may_supply_or_let_go),
     cmocka_unit_test(test_the_end_brings_all),
     cmocka_unit_test(test_a_lost_page_is_an_error),

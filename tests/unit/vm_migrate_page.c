@@ -290,11 +290,12 @@ static void hostile_pages(void **state)
     pair_free(p);
 }
 
-static int refuse(void *opaque, u64 page, const u8 *bytes)
+static int refuse(void *opaque, u64 page, u64 count, const u8 *bytes)
 {
     u64 *pages = opaque;
 
-    pages[0] += page;
+    for (u64 i = 0; i < count; i++)
+        pages[0] += page + i;
     return bytes[0] == 9 ? -EIO : 0;
 }
 

@@ -156,17 +156,21 @@ static bool toy_is_absent(void *opaque, u64 page)
     return absent;
 }
 
-static bool toy_supply(void *opaque, u64 page, const u8 *bytes)
+static u64 toy_supply(void *opaque, u64 page, u64 count, const u8 *bytes)
 {
     struct toy *t = opaque;
+    u64 fresh = 0;
 
     pthread_mutex_lock(&t->lock);
-    bool absent = t->absent[page / 64] >> (page % 64) & 1;
-    if (absent)
+    for (u64 end = page + count; page < end; page++, bytes += PAGE) {
+        if (!(t->absent[page / 64] >> (page % 64) & 1))
+            continue;
         memcpy(t->ram + page * PAGE, bytes, PAGE);
-    t->absent[page / 64] &= ~BIT(page % 64);
+        t->absent[page / 64] &= ~BIT(page % 64);
+        fresh++;
+    }
     pthread_mutex_unlock(&t->lock);
-    return absent;
+    return fresh;
 }
 
 static void toy_all_there(void *opaque)

@@ -66,7 +66,7 @@ s64 migrate_arrivals_heard_s(const struct migrate_destination *d);
 
 /* Those who wait for pages (waiter.c). fetch is a lazy_source's, supply a migrate_memory's. */
 int migrate_waiters_fetch(void *opaque, u64 page, void *dst4096);
-int migrate_waiters_supply(void *opaque, u64 page, const u8 *bytes);
+int migrate_waiters_supply(void *opaque, u64 page, u64 count, const u8 *bytes);
 /* On a new line: asks for all that is waited for. */
 void migrate_waiters_ask_again(struct migrate_destination *d);
 

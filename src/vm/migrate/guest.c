@@ -245,11 +245,11 @@ static int absent(void *opaque, const struct lazy_source *source, const u64 *bit
     return lazy_begin(&m->vm->ram, source, bits, err);
 }
 
-static bool supply(void *opaque, u64 page, const u8 *bytes)
+static u64 supply(void *opaque, u64 page, u64 count, const u8 *bytes)
 {
     struct vm_migration *m = opaque;
 
-    return lazy_supply(&m->vm->ram, page, bytes);
+    return lazy_supply_run(&m->vm->ram, page, count, bytes);
 }
 
 static bool is_absent(void *opaque, u64 page)

@@ -36,7 +36,8 @@ struct migrate_guest {
     int (*load)(void *opaque, const struct state_source *from, struct err *err);
     /* Pages that will come later: before run. */
     int (*absent)(void *opaque, const struct lazy_source *source, const u64 *bits, struct err *err);
-    bool (*supply)(void *opaque, u64 page, const u8 *bytes);
+    /* Some pages in a row have come; returns how many of them were absent. */
+    u64 (*supply)(void *opaque, u64 page, u64 count, const u8 *bytes);
     bool (*is_absent)(void *opaque, u64 page);
     void (*all_there)(void *opaque); /* the last absent page has come */
     /* GO has come: takes what the two hosts share. Undone by release(). */

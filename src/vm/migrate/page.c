@@ -290,7 +290,7 @@ struct run {
 
 /* Before the machine runs. Through the file where there is one: that costs less than half of what the mapping does, whose
  * every page would be cleared first, in a fault of its own. */
-static int store_run(const struct migrate_memory *m, struct run *run, struct err *err)
+static int store_run(const struct migrate_memory *m, const struct run *run, struct err *err)
 {
     u64 at = run->page * MIGRATE_PAGE_BYTES;
 
@@ -305,8 +305,28 @@ static int store_run(const struct migrate_memory *m, struct run *run, struct err
     }
     for (u64 page = run->page; page < run->page + run->len / MIGRATE_PAGE_BYTES; page++)
         atomic_fetch_or_explicit(&m->seen[page / 64], BIT(page % 64), memory_order_relaxed);
-    *run = (struct run){0};
     return 0;
+}
+
+/* Once it runs: every page comes once. */
+static int hand_over(const struct migrate_memory *m, u64 page, u64 count, const u8 *data,
+                     struct err *err)
+{
+    int rc = m->supply(m->opaque, page, count, data);
+
+    return rc ? err_set(err, -rc, "page 0x%" PRIx64 " cannot be taken", page) : 0;
+}
+
+/* Takes what was gathered; nothing is a run, too. */
+static int end_run(const struct migrate_memory *m, struct run *run, struct err *err)
+{
+    struct run r = *run;
+
+    *run = (struct run){0};
+    if (!r.len)
+        return 0;
+    return m->supply ? hand_over(m, r.page, r.len / MIGRATE_PAGE_BYTES, r.data, err)
+                     : store_run(m, &r, err);
 }
 
 /* Before the machine runs: what is not whole, straight into its memory, which begins as zeros. */
@@ -336,17 +356,16 @@ static int store(const struct migrate_memory *m, const struct descriptor *d, con
     return rc;
 }
 
-/* Once it runs: every page comes once, and whole. */
-static int hand_over(const struct migrate_memory *m, const struct descriptor *d, const u8 *data,
-                     struct err *err)
+/* Once it runs: what is not whole is zero. */
+static int hand_over_zero(const struct migrate_memory *m, const struct descriptor *d,
+                          struct err *err)
 {
     static const u8 zeros[MIGRATE_PAGE_BYTES];
 
-    if (d->kind != MIGRATE_ZERO && d->kind != MIGRATE_WHOLE)
+    if (d->kind != MIGRATE_ZERO)
         return err_set(err, EPROTO, "difference for page 0x%" PRIx64 " of a running machine",
                        d->page);
-    int rc = m->supply(m->opaque, d->page, d->kind == MIGRATE_ZERO ? zeros : data);
-    return rc ? err_set(err, -rc, "page 0x%" PRIx64 " cannot be taken", d->page) : 0;
+    return hand_over(m, d->page, 1, zeros, err);
 }
 
 static int take_page(const struct migrate_memory *m, const struct descriptor *d, const u8 *data,
@@ -354,17 +373,17 @@ static int take_page(const struct migrate_memory *m, const struct descriptor *d,
 {
     int rc = 0;
 
-    if (m->supply)
-        return hand_over(m, d, data, err);
     bool whole = d->kind == MIGRATE_WHOLE;
-    if (run->len && (!whole || d->page != run->page + run->len / MIGRATE_PAGE_BYTES))
-        rc = store_run(m, run, err);
-    if (!whole)
-        return rc ? rc : store(m, d, data, err);
+    if (!whole || d->page != run->page + run->len / MIGRATE_PAGE_BYTES)
+        rc = end_run(m, run, err);
+    if (!whole && !rc)
+        return m->supply ? hand_over_zero(m, d, err) : store(m, d, data, err);
+    if (rc)
+        return rc;
     if (!run->len)
         *run = (struct run){.page = d->page, .data = data};
     run->len += d->len;
-    return rc;
+    return 0;
 }
 
 int migrate_decoder_apply(struct migrate_decoder *d, const struct migrate_memory *m, u8 flags,
@@ -394,5 +413,5 @@ int migrate_decoder_apply(struct migrate_decoder *d, const struct migrate_memory
             rc = take_page(m, &page, data + at, &run, err);
         at += rc ? 0 : page.len;
     }
-    return rc || !run.len ? rc : store_run(m, &run, err);
+    return rc ? rc : end_run(m, &run, err);
 }

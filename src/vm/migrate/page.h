@@ -67,8 +67,8 @@ struct migrate_memory {
     u64 pages;
     int memfd;           /* behind ram; -1: none */
     atomic_ullong *seen; /* bit per page: it has come once */
-    /* Once the machine runs: pages go here instead. 0 or -errno. */
-    int (*supply)(void *opaque, u64 page, const u8 *bytes);
+    /* Once the machine runs: pages go here instead, some in a row. 0 or -errno. */
+    int (*supply)(void *opaque, u64 page, u64 count, const u8 *bytes);
     void *opaque;
 };
 

@@ -9,28 +9,29 @@
 
 #include <errno.h>
 
-/* Under the lock. */
-static bool is_asked(const struct migrate_destination *d, u64 page)
+/* Is one of `count` pages asked for? Under the lock. */
+static bool are_asked(const struct migrate_destination *d, u64 page, u64 count)
 {
     const struct waiter *w = d->waiters;
 
-    while (w && w->page != page)
+    while (w && w->page - page >= count)
         w = w->next;
     return w != NULL;
 }
 
-int migrate_waiters_supply(void *opaque, u64 page, const u8 *bytes)
+int migrate_waiters_supply(void *opaque, u64 page, u64 count, const u8 *bytes)
 {
     struct migrate_destination *d = opaque;
+    u64 fresh = d->guest->supply(d->guest->opaque, page, count, bytes);
 
-    if (!d->guest->supply(d->guest->opaque, page, bytes))
-        return 0; /* it was there already: these bytes are older */
-    u64 left = atomic_fetch_sub(&d->missing, 1) - 1;
+    if (!fresh)
+        return 0; /* they were there already: these bytes are older */
+    u64 left = atomic_fetch_sub(&d->missing, fresh) - fresh;
     if (left && !atomic_load(&d->waiting))
         return 0;
     pthread_mutex_lock(&d->lock);
     /* Waking a processor for somebody else's page costs it more than the page. */
-    if (is_asked(d, page))
+    if (are_asked(d, page, count))
         pthread_cond_broadcast(&d->page_came);
     if (!left)
         pthread_cond_broadcast(&d->changed);
@@ -63,7 +64,7 @@ int migrate_waiters_fetch(void *opaque, u64 page, void *dst4096)
 
     pthread_mutex_lock(&d->lock);
     unsigned interrupts = d->interrupts;
-    bool asked = is_asked(d, page);
+    bool asked = are_asked(d, page, 1);
     me.next = d->waiters;
     d->waiters = &me;
     atomic_fetch_add(&d->waiting, 1);
