@@ -58,22 +58,30 @@ static void move_place(struct collect *k, unsigned reg, struct place from, s64 b
         k->reg[reg] = (struct place){.value = from.value, .off = (s32)off};
 }
 
-/* Is `number`, an operand of the kind `which` (see insn_form.reg_is_byte), (part of) register reg? AH..BH are parts of
- * RAX..RBX. */
-static bool names_gpr(const struct insn *in, unsigned number, unsigned which, unsigned reg)
+/* The register that `number`, an operand of the kind `which` (see insn_form.reg_is_byte), is (part of), as a bit. AH..BH
+ * are parts of RAX..RBX. */
+static u32 gpr_bit(const struct insn *in, unsigned number, unsigned which)
 {
     bool high = (in->form->reg_is_byte & which) && !in->rex && in->enc == ENC_LEGACY && number >= 4 && number < 8;
 
-    return (high ? number - 4 : number) == reg;
+    return 1u << (high ? number - 4 : number);
 }
 
-static bool writes_gpr(const struct insn *in, unsigned reg)
+/* Registers that are written, as bits by their numbers. */
+static u32 gprs_written(const struct insn *in)
 {
     const struct insn_form *f = in->form;
+    u32 written = f->gpr_implicit_w;
 
-    return (f->gpr_implicit_w >> reg & 1) || ((f->reg_acc & ACC_W) && names_gpr(in, in->reg, 1, reg)) ||
-           (in->mod == 3 && (f->rm_acc & ACC_W) && names_gpr(in, in->rm, 2, reg)) ||
-           ((f->opreg_acc & ACC_W) && names_gpr(in, in->rm, 4, reg)) || ((f->vvvv_acc & ACC_W) && in->vvvv == reg);
+    if (f->reg_acc & ACC_W)
+        written |= gpr_bit(in, in->reg, 1);
+    if (in->mod == 3 && (f->rm_acc & ACC_W))
+        written |= gpr_bit(in, in->rm, 2);
+    if (f->opreg_acc & ACC_W)
+        written |= gpr_bit(in, in->rm, 4);
+    if (f->vvvv_acc & ACC_W)
+        written |= 1u << in->vvvv;
+    return written;
 }
 
 /* Does the instruction set register *ret_to to *ret_from plus a constant? (64-bit moves, additions, stack operations) */
@@ -177,9 +185,9 @@ static void note_writes(struct collect *k, const struct insn *in)
     }
     bool wild = in->form->cls != INSN_COPY && in->form->cls != INSN_LEA && in->form->cls != INSN_NOP &&
                 in->form->cls != INSN_JCC && in->form->cls != INSN_MOFFS && in->form->cls != INSN_JMP;
-    for (unsigned r = 0; r < S1; r++)
-        if (wild || writes_gpr(in, r))
-            new_value(k, r);
+    u32 written = (wild ? UINT32_MAX : gprs_written(in)) & ((1u << S1) - 1);
+    for (; written; written &= written - 1)
+        new_value(k, (unsigned)__builtin_ctz(written));
     if (in->form->cls == INSN_MOFFS)
         new_value(k, RAX);
 }
@@ -196,7 +204,7 @@ static bool move_up(const struct gen *g, unsigned i, unsigned base, s32 *moved)
 
     if (cls != INSN_COPY && cls != INSN_LEA && cls != INSN_NOP && cls != INSN_JCC)
         return false;
-    if (!writes_gpr(in, base))
+    if (!(gprs_written(in) >> base & 1))
         return cls != INSN_LEA || in->reg != base;
     if (!sets_by_constant(in, &to, &from, &by) || to != base || from != base)
         return false;
