@@ -289,7 +289,7 @@ bool guest_lives(const struct host *h, const char *id)
 {
     auto_free char *lock = place_guest(&h->place, id, "lock");
 
-    return lock && lock_is_held(lock);
+    return !lock || lock_is_held(lock);
 }
 
 /* Its end goes into *x; transient ones leave nothing behind but what somebody else has put into the folder. */

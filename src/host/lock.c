@@ -70,7 +70,9 @@ bool lock_is_held(const char *path)
     struct flock lock = whole_file();
     auto_close int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
 
-    return fd >= 0 && fcntl(fd, F_OFD_GETLK, &lock) == 0 && lock.l_type != F_UNLCK;
+    if (fd < 0)
+        return errno != ENOENT && errno != ENOTDIR;
+    return fcntl(fd, F_OFD_GETLK, &lock) || lock.l_type != F_UNLCK;
 }
 
 /* The file's text; false when it cannot be read. */

@@ -28,7 +28,8 @@ int lock_hold(const char *path, struct err *err);
 /* Writes how it ended; the process ends soon afterwards, and with it the lock. */
 void lock_write_end(int fd, const struct lock_end *end);
 
-/* Does anybody hold it? false also when there is no such file. */
+/* Does anybody hold it? false also when there is no such file; true when it cannot be known, for want of descriptors say:
+ * who lives must not be taken for dead. */
 bool lock_is_held(const char *path);
 /* What was written by whoever held it last. */
 void lock_read_end(const char *path, struct lock_end *ret_end);

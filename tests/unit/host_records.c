@@ -8,6 +8,7 @@
 #include <ftw.h>
 #include <signal.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -16,7 +17,7 @@ static char root[64];
 
 static int setup(void **state)
 {
-    snprintf(root, sizeof(root), "/tmp/unit-host-XXXXXX");
+    snprintf(root, sizeof(root), "%s/unit-host-XXXXXX", getenv("TMPDIR") ?: "/tmp");
     return mkdtemp(root) ? 0 : -1;
 }
 
@@ -156,7 +157,8 @@ static void test_orphans(void **state)
     auto_free char *overlay = place_guest(&h.place, "aaaaaaaaaaaa", "disk0.1.qcow2");
     auto_free char *young_lock = place_guest(&h.place, ".new-fedcba987654", "lock");
     mkdir(young, 0700);
-    close(open(young_lock, O_CREAT | O_WRONLY, 0600)); /* not held yet: its owner is between two steps */
+    close(open(young_lock, O_CREAT | O_WRONLY,
+               0600)); /* not held yet: its owner is between two steps */
     mkdir(full, 0700);
     close(open(overlay, O_CREAT | O_WRONLY, 0600));
     utimensat(AT_FDCWD, full, old, 0);
@@ -186,6 +188,30 @@ static void __attribute__((noreturn)) create_for_ever(int out)
         guest_end(&g, 0, NULL);
         guest_close(&g);
     }
+}
+
+/* A neighbour that is short of descriptors does not take who lives for dead. */
+static void test_no_descriptors(void **state)
+{
+    struct rlimit old, none = {0, 0};
+    struct guest g = GUEST_INIT;
+    struct host h;
+
+    open_host(&h);
+    assert_int_equal(guest_create(&h, "web", "", false, &g, NULL), 0);
+    getrlimit(RLIMIT_NOFILE, &old);
+    none.rlim_max = old.rlim_max;
+    setrlimit(RLIMIT_NOFILE, &none);
+    bool lives = guest_lives(&h, g.id);
+    host_settle(&h, NULL);
+    setrlimit(RLIMIT_NOFILE, &old);
+    assert_true(lives);
+    struct record x = {0};
+    assert_int_equal(host_find(&h, "web", &x, NULL), 0);
+    assert_int_equal(x.state, RECORD_RUNNING);
+    record_fini(&x);
+    guest_close(&g);
+    host_close(&h);
 }
 
 /* kill -9 between any two steps: all that was reported is there, nothing is half there, records can be used. */
@@ -298,6 +324,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_names, setup, teardown),
     cmocka_unit_test_setup_teardown(test_transient_with_overlay, setup, teardown),
     cmocka_unit_test_setup_teardown(test_orphans, setup, teardown),
+    cmocka_unit_test_setup_teardown(test_no_descriptors, setup, teardown),
     cmocka_unit_test_setup_teardown(test_killed, setup, teardown),
     cmocka_unit_test_setup_teardown(test_end_of_a_holder, setup, teardown),
     cmocka_unit_test_setup_teardown(test_odd_lock_files, setup, teardown),
