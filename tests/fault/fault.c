@@ -3,11 +3,14 @@
  * descriptor, a mapping) fail, until n is past the last one. Each run is a child. Its cases may fail, that is what
  * the failure is for; but it must not crash, run into an assertion of ours, or hang.
  *
- * The linker puts __wrap_x() in the place of x() (ld --wrap); tests/fault/meson.build names the same functions. The
- * test's own main is called unit_main here. Two rounds: only the n-th call fails; the n-th and all after it fail.
+ * The linker puts __wrap_x() in the place of x() (ld --wrap); tests/fault/meson.build names the same functions, as the
+ * objects call them: with _FILE_OFFSET_BITS=64 that is pwrite64(). The test's own main is called unit_main here. Two rounds:
+ * only the n-th call fails; the n-th and all after it fail. For a debugger: `fault_x N` and `fault_x N all` run one of them
+ * in this process.
  */
 #include "base/types.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <pthread.h>
 #include <signal.h>
@@ -18,6 +21,9 @@
 #include <sys/epoll.h>
 #include <sys/eventfd.h>
 #include <sys/mman.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -55,16 +61,54 @@ static bool fails(void)
 WRAP(void *, malloc, NULL, ENOMEM, (size_t size), (size))
 WRAP(void *, calloc, NULL, ENOMEM, (size_t n, size_t size), (n, size))
 WRAP(void *, realloc, NULL, ENOMEM, (void *p, size_t size), (p, size))
+WRAP(void *, reallocarray, NULL, ENOMEM, (void *p, size_t n, size_t size), (p, n, size))
+WRAP(void *, aligned_alloc, NULL, ENOMEM, (size_t align, size_t size), (align, size))
+WRAP(int, posix_memalign, ENOMEM, ENOMEM, (void **p, size_t align, size_t size), (p, align, size))
 WRAP(char *, strdup, NULL, ENOMEM, (const char *s), (s))
 WRAP(char *, strndup, NULL, ENOMEM, (const char *s, size_t n), (s, n))
-WRAP(void *, mmap, MAP_FAILED, ENOMEM,
+WRAP(FILE *, open_memstream, NULL, ENOMEM, (char **text, size_t *size), (text, size))
+WRAP(void *, mmap64, MAP_FAILED, ENOMEM,
      (void *addr, size_t len, int prot, int flags, int fd, off_t offset),
      (addr, len, prot, flags, fd, offset))
+WRAP(int, pthread_create, EAGAIN, EAGAIN,
+     (pthread_t * t, const pthread_attr_t *attr, void *(*run)(void *), void *opaque),
+     (t, attr, run, opaque))
+
 WRAP(int, memfd_create, -1, EMFILE, (const char *name, unsigned flags), (name, flags))
-WRAP(int, ftruncate, -1, ENOSPC, (int fd, off_t len), (fd, len))
 WRAP(int, epoll_create1, -1, EMFILE, (int flags), (flags))
-WRAP(int, epoll_ctl, -1, ENOSPC, (int ep, int op, int fd, struct epoll_event *ev), (ep, op, fd, ev))
 WRAP(int, eventfd, -1, EMFILE, (unsigned count, int flags), (count, flags))
+WRAP(int, open64, -1, EMFILE, (const char *path, int flags, mode_t mode), (path, flags, mode))
+WRAP(int, openat64, -1, EMFILE, (int dir, const char *path, int flags, mode_t mode),
+     (dir, path, flags, mode))
+WRAP(FILE *, fopen64, NULL, EMFILE, (const char *path, const char *mode), (path, mode))
+WRAP(DIR *, opendir, NULL, EMFILE, (const char *path), (path))
+WRAP(int, socket, -1, EMFILE, (int domain, int type, int protocol), (domain, type, protocol))
+WRAP(int, accept4, -1, EMFILE, (int fd, struct sockaddr *a, socklen_t *len, int flags),
+     (fd, a, len, flags))
+
+WRAP(int, ftruncate64, -1, ENOSPC, (int fd, off_t len), (fd, len))
+WRAP(int, fallocate64, -1, ENOSPC, (int fd, int mode, off_t at, off_t len), (fd, mode, at, len))
+WRAP(ssize_t, pwrite64, -1, ENOSPC, (int fd, const void *buf, size_t len, off_t at),
+     (fd, buf, len, at))
+WRAP(ssize_t, pwritev64, -1, ENOSPC, (int fd, const struct iovec *iov, int n, off_t at),
+     (fd, iov, n, at))
+WRAP(ssize_t, pread64, -1, EIO, (int fd, void *buf, size_t len, off_t at), (fd, buf, len, at))
+WRAP(ssize_t, preadv64, -1, EIO, (int fd, const struct iovec *iov, int n, off_t at),
+     (fd, iov, n, at))
+WRAP(int, mkdir, -1, ENOSPC, (const char *path, mode_t mode), (path, mode))
+WRAP(int, rename, -1, EIO, (const char *from, const char *to), (from, to))
+WRAP(ssize_t, sendmsg, -1, ENOBUFS, (int fd, const struct msghdr *msg, int flags), (fd, msg, flags))
+WRAP(ssize_t, recvmsg, -1, ENOMEM, (int fd, struct msghdr *msg, int flags), (fd, msg, flags))
+
+int __real_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev);
+int __wrap_epoll_ctl(int ep, int op, int fd, struct epoll_event *ev)
+{
+    if (op == EPOLL_CTL_DEL || !fails()) /* removing needs nothing that could be short */
+        return __real_epoll_ctl(ep, op, fd, ev);
+    errno = ENOSPC;
+    return -1;
+}
 
 /* Runs the tests with output into `log`; never returns. */
 static void child(int nth, bool all_after, int log)
@@ -74,7 +118,8 @@ static void child(int nth, bool all_after, int log)
     fail_at = nth;
     fail_all_after = all_after;
     alarm(CHILD_LIMIT_S);
-    setenv("TRAPEZE_UNIT_FAULTS", "1", 1); /* cases that are long, or need each call to succeed, skip themselves */
+    setenv("TRAPEZE_UNIT_FAULTS", "1",
+           1); /* cases that are long, or need each call to succeed, skip themselves */
     unit_main();
     fflush(NULL);
     _exit(0);
@@ -119,7 +164,7 @@ static bool run(int nth, bool all_after, bool *ret_last)
         printf("# the host failed us: %s\n", strerror(errno));
         return false;
     }
-    n = pread(log, text, sizeof(text) - 1, 0);
+    n = __real_pread64(log, text, sizeof(text) - 1, 0);
     close(log);
     text[MAX(n, 0)] = '\0';
     *ret_last = !atomic_load(injected);
@@ -145,14 +190,16 @@ static bool round_of(bool all_after)
     return good && last;
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
     bool good;
 
-    injected = __real_mmap(NULL, sizeof(*injected), PROT_READ | PROT_WRITE,
-                           MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    injected = __real_mmap64(NULL, sizeof(*injected), PROT_READ | PROT_WRITE,
+                             MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (injected == MAP_FAILED)
         return 2;
+    if (argc > 1)
+        child(atoi(argv[1]), argc > 2, STDERR_FILENO);
     good = round_of(false);
     good = round_of(true) && good;
     printf("1..2\n");

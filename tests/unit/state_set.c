@@ -272,6 +272,7 @@ static void test_print_shows_each_part(void **state)
     size_t size = 0;
     FILE *out = open_memstream(&text, &size);
 
+    assert_non_null(out);
     fixture_init(&f);
     state_set_print(&f.set, out);
     fclose(out);

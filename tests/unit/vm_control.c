@@ -273,6 +273,7 @@ static void test_later(void **state)
 
     say(f, "{\"id\":1,\"do\":\"later\"}\n{\"id\":2,\"do\":\"hello\"}\n");
     expect(f, "");
+    assert_non_null(f->later);
     control_event(f->later, "half", json_pack("{s:i}", "percent", 50));
     expect(f, "{\"percent\":50,\"event\":\"half\"}\n");
     control_reply(f->later, NULL);
@@ -290,6 +291,7 @@ static void test_hang_up(void **state)
     close(f->fd);
     rounds(f);
     assert_int_equal(f->gone, 1);
+    assert_non_null(f->later);
     control_event(f->later, "half", NULL);
     control_reply(f->later, json_pack("{s:i}", "a", 1));
     f->fd = dial(f);
@@ -304,6 +306,8 @@ static void test_never_reads(void **state)
     struct fixture *f = *state;
     int deaf = f->fd;
 
+    if (getenv("TRAPEZE_UNIT_FAULTS"))
+        UNIT_SKIP("it is long, and calls what others call, too");
     /* 60 KiB each: the socket's buffer, then ours is full, and the server hangs up on us. */
     for (int i = 0; i < 200 && send(deaf, "{\"do\":\"much\"}\n", 14, MSG_NOSIGNAL) > 0; i++)
         rounds(f);
@@ -388,6 +392,8 @@ static void test_many_callers(void **state)
     struct fixture *f = *state;
     int fds[60];
 
+    if (getenv("TRAPEZE_UNIT_FAULTS"))
+        UNIT_SKIP("it is long, and calls what others call, too");
     for (size_t i = 0; i < ARRAY_LEN(fds); i++) {
         fds[i] = dial(f);
         rounds(f);
