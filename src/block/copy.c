@@ -12,6 +12,7 @@
  * and written.
  */
 #include "block/copy.h"
+#include "block/copy_packed.h"
 #include <errno.h>
 #include <linux/fs.h>
 #include <sched.h>
@@ -19,12 +20,13 @@
 #include <string.h>
 #include <sys/ioctl.h>
 
-#define CHUNK_BYTES (2 * MiB)
+#define CHUNK_BYTES COPY_PIECE_BYTES
 #define BUFFER_BYTES \
     CHUNK_BYTES /* one turn for a piece: to take turns more often costs more than the cache gains */
 #define COMPARE_BYTES (256 * KiB) /* of each image: stays in the processor's cache */
 #define ZERO_BYTES (4 * KiB)      /* smaller runs of zeros are not worth a hole */
-#define THREADS_MAX 4
+#define THREADS_MAX 16
+#define THREADS_OF_USE 4 /* writing is one at a time */
 #define CLONE_ALIGN (4 * KiB)
 
 /* What was found last: to find where a range ends, some file systems walk all of it. */
@@ -87,12 +89,31 @@ static void see_hole(struct holes *h, struct block_extent *e)
 
 /* --- one piece --- */
 
+int block_copy_map(const struct block_copy *c, u64 offset, u64 len, struct block_extent *ret_extent,
+                   struct err *err)
+{
+    struct block_image *i = c->from, *owner;
+
+    for (; c->last; i = i->backing) {
+        int rc = i->fmt->ops->map(i->fmt, offset, len, ret_extent, err);
+
+        if (rc || ret_extent->kind != BLOCK_KIND_ABSENT || i == c->last)
+            return rc;
+        len = ret_extent->len;
+        /* What a shorter image does not reach is zeros, whatever is further below. */
+        if (offset >= i->backing->fmt->size) {
+            ret_extent->kind = BLOCK_KIND_ZERO;
+            return 0;
+        }
+        len = MIN(len, i->backing->fmt->size - offset);
+    }
+    return block_image_map(i, offset, len, ret_extent, &owner, err);
+}
+
 static int map_source(struct copier *k, u64 offset, u64 len, struct block_extent *e,
                       struct err *err)
 {
-    struct block_image *from = k->c->from, *owner;
-    int rc = k->c->own_only ? from->fmt->ops->map(from->fmt, offset, len, e, err)
-                            : block_image_map(from, offset, len, e, &owner, err);
+    int rc = block_copy_map(k->c, offset, len, e, err);
 
     if (rc)
         return rc;
@@ -104,8 +125,10 @@ static int map_source(struct copier *k, u64 offset, u64 len, struct block_extent
 
 static bool needs_nothing(const struct copier *k, const struct block_extent *e)
 {
+    if (k->c->full)
+        return false;
     if (e->kind == BLOCK_KIND_ABSENT)
-        return k->c->own_only || k->c->to_is_zero;
+        return k->c->last || k->c->to_is_zero;
     return e->kind == BLOCK_KIND_ZERO && k->c->to_is_zero;
 }
 
@@ -206,10 +229,20 @@ static int copy_data(struct copier *k, u64 offset, const struct block_extent *e,
     return rc;
 }
 
+/* Everything, whether it is zeros or not. */
+static int copy_full(struct copier *k, u64 offset, u64 end, u8 *buf, struct err *err)
+{
+    int rc = block_image_read(k->c->from, buf, end - offset, offset, err);
+
+    return rc ? rc : put_data(k, buf, end - offset, offset, err);
+}
+
 static int copy_piece(struct copier *k, u64 offset, u64 end, u8 *buf, struct err *err)
 {
     int rc = 0;
 
+    if (k->c->full)
+        return copy_full(k, offset, end, buf, err);
     while (!rc && offset < end) {
         struct block_extent e;
 
@@ -245,7 +278,9 @@ static bool take(struct copier *k, u64 *ret_offset, u64 *ret_end)
         *(found ? &k->data_end : &k->next) = k->next + e.len;
     }
     if (found) {
-        *ret_offset = k->next;
+        /* A compressed cluster is made as a whole. */
+        *ret_offset =
+            k->c->compress ? ALIGN_DOWN(k->next, (u64)k->c->to->fmt->cluster_bytes) : k->next;
         *ret_end = k->next = MIN(ALIGN_DOWN(k->next, CHUNK_BYTES) + CHUNK_BYTES, k->size);
     }
     if (!k->rc && k->c->progress)
@@ -258,12 +293,15 @@ static void *copier_run(void *opaque)
 {
     struct copier *k = opaque;
     auto_free u8 *buf = aligned_alloc(4096, BUFFER_BYTES);
+    struct copy_packed *packed = buf && k->c->compress ? copy_packed_new(k->c, &k->turn) : NULL;
     struct err err = ERR_INIT;
     u64 offset, end;
-    int rc = buf ? 0 : err_set(&err, ENOMEM, "no memory");
+    int rc = buf && (packed || !k->c->compress) ? 0 : err_set(&err, ENOMEM, "no memory");
 
     while (!rc && take(k, &offset, &end))
-        rc = copy_piece(k, offset, end, buf, &err);
+        rc = packed ? copy_packed_piece(packed, offset, end, buf, &err)
+                    : copy_piece(k, offset, end, buf, &err);
+    copy_packed_free(packed);
     if (rc) {
         pthread_mutex_lock(&k->lock);
         if (!k->rc) {
@@ -285,10 +323,12 @@ static unsigned processors(void)
 int block_copy(const struct block_copy *c, struct err *err)
 {
     struct copier k = {.c = c, .size = c->from->fmt->size};
-    unsigned more = MIN(processors(), (unsigned)THREADS_MAX) - 1, started = 0;
+    unsigned of_use = c->compress ? THREADS_MAX : THREADS_OF_USE, started = 0;
+    unsigned more = MIN(c->threads ? c->threads : MIN(processors(), of_use), THREADS_MAX) - 1;
     pthread_t thread[THREADS_MAX];
 
-    k.unit = MAX((u64)MIN(c->to->fmt->cluster_bytes, BUFFER_BYTES), ZERO_BYTES);
+    k.unit = MAX((u64)MIN(c->to->fmt->cluster_bytes, BUFFER_BYTES),
+                 c->sparse_bytes ? c->sparse_bytes : ZERO_BYTES);
     pthread_mutex_init(&k.turn, NULL);
     pthread_mutex_init(&k.seen, NULL);
     pthread_mutex_init(&k.lock, NULL);
@@ -334,7 +374,8 @@ static int zeros_at(struct block_image *i, struct holes *h, u64 offset, u64 len,
     return 0;
 }
 
-int block_compare(struct block_image *a, struct block_image *b, u64 *ret_offset, struct err *err)
+int block_compare(struct block_image *a, struct block_image *b, struct block_progress *progress,
+                  u64 *ret_offset, struct err *err)
 {
     u64 size = MAX(a->fmt->size, b->fmt->size);
     auto_free u8 *x = malloc(COMPARE_BYTES);
@@ -349,6 +390,8 @@ int block_compare(struct block_image *a, struct block_image *b, u64 *ret_offset,
         if (!rc)
             rc = zeros_at(b, &in_b, offset, size - offset, &zb, err);
         part = MIN(za, zb);
+        if (progress)
+            progress->tell(progress, offset + part, size);
         if (rc || part) {
             if (rc)
                 return rc;
@@ -367,5 +410,7 @@ int block_compare(struct block_image *a, struct block_image *b, u64 *ret_offset,
         *ret_offset = offset + za;
         return 1;
     }
+    if (progress)
+        progress->tell(progress, size, size);
     return 0;
 }

@@ -2,7 +2,7 @@
  * qcow2 images, versions 2 and 3 (QEMU, docs/interop/qcow2.txt): opening, closing, the table of operations.
  *
  * Read: everything but encryption and extended L2 entries. Written: everything but images with an external data file;
- * new clusters are never compressed. Internal snapshots are left as they are: what they share is copied before it
+ * what a guest writes is never compressed, a copy can be. Internal snapshots are left as they are: what they share is copied before it
  * changes. Persistent bitmaps become invalid by a write, as the format says for programs that do not keep them.
  *
  * Threads: any; q->lock makes one operation at a time.

@@ -8,7 +8,8 @@
  *   qcow2_commit.c    the order in which metadata reaches the medium
  *   qcow2_map.c       guest offset to cluster
  *   qcow2_write.c     new clusters, zero, discard
- *   qcow2_unpack.c    compressed clusters
+ *   qcow2_unpack.c    compressed clusters, read
+ *   qcow2_pack.c      and made
  *   qcow2_resize.c    another size; names of the backing file
  *   qcow2_check.c     finding damage and mending it
  *   qcow2_counts.c    refcounts written anew as a whole
@@ -116,6 +117,7 @@ struct qcow2 {
     struct qcow2_freed *freed;
     u32 nfreed, freed_room;
     u64 first_free;    /* no cluster below is free */
+    u64 packed_at;     /* the next compressed bytes go there, 0: into a new cluster */
     u8 *metadata;      /* a bit for each cluster that holds metadata: never the guest's */
     u64 metadata_bits; /* clusters it covers */
     bool changed;      /* the header says that we are writing */
@@ -154,6 +156,10 @@ int qcow2_header_put64(struct qcow2 *q, u32 at, u64 value, struct err *err);
 /* The u32 at `at` and the u64 behind it, or the other way round when wide_first, in one write. */
 int qcow2_header_put96(struct qcow2 *q, u32 at, u64 wide, u32 narrow, bool wide_first,
                        struct err *err);
+
+/* Not whole: the file has no magic number, so that nobody takes it for an image while it is written to. Whole: it has it
+ * again, after everything else is there, and nothing can be written any more. */
+int qcow2_header_whole(struct block_format *f, bool whole, struct err *err);
 
 /* --- qcow2_table.c --- */
 
@@ -224,6 +230,10 @@ bool qcow2_ready(struct block_format *f, u64 offset);
 
 /* --- qcow2_write.c --- */
 
+/* May it be written to? The header says so then. */
+int qcow2_usable(struct qcow2 *q, struct err *err);
+/* With the lock held: another L2 entry; what it led to loses a reference. */
+int qcow2_entry_set(struct qcow2 *q, u64 offset, u64 entry, struct err *err);
 int qcow2_room(struct block_format *f, u64 offset, u64 len, struct block_room *ret_room,
                struct err *err);
 int qcow2_link(struct block_format *f, const struct block_room *r, struct err *err);
@@ -254,6 +264,7 @@ struct qcow2_create {
     u32 cluster_bits;   /* 9 to 21 */
     u32 refcount_order; /* 0 to 6; 4 in version 2 */
     bool lazy_refcounts;
+    enum qcow2_compression compression; /* zstd: version 3 */
     const char *backing_name, *backing_format;
 };
 /* Can there be such an image? */

@@ -26,6 +26,8 @@ int qcow2_create_check(const struct qcow2_create *o, struct err *err)
                            : "the refcount width must be a power of two up to 64 bits");
     if (o->version == 2 && o->lazy_refcounts)
         return err_set(err, EINVAL, "lazy refcounts need qcow2 version 3 (compat=1.1)");
+    if (o->version == 2 && o->compression != QCOW2_ZLIB)
+        return err_set(err, EINVAL, "zstd needs qcow2 version 3 (compat=1.1)");
     if (o->size > INT64_MAX - GiB)
         return err_set(err, EFBIG, "the disk would be too large");
     if (l1_entries(o) > QCOW2_L1_BYTES_MAX / 8)
@@ -84,6 +86,8 @@ int qcow2_create(struct block_file *file, const struct qcow2_create *o, struct e
     h.size = o->size;
     h.refcount_order = o->refcount_order;
     h.compat = o->lazy_refcounts ? QCOW2_LAZY : 0;
+    h.compression = o->compression;
+    h.incompat = o->compression == QCOW2_ZLIB ? 0 : QCOW2_COMPRESSION;
     h.l1_entries = (u32)entries;
     h.l1_offset = BIT(o->cluster_bits);
     counts = malloc(n * sizeof(u16));

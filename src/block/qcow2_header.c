@@ -446,3 +446,16 @@ int qcow2_header_put96(struct qcow2 *q, u32 at, u64 wide, u32 narrow, bool wide_
     put32(b + (wide_first ? 8 : 0), narrow);
     return put(q, at, b, sizeof(b), err);
 }
+
+int qcow2_header_whole(struct block_format *f, bool whole, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(f);
+    u8 magic[4];
+    int rc = whole ? f->ops->freeze(f, err) : 0;
+
+    if (rc)
+        return rc;
+    put32(magic, whole ? QCOW2_MAGIC : 0);
+    rc = put(q, 0, magic, sizeof(magic), err);
+    return rc ? rc : qcow2_sync(q, err);
+}

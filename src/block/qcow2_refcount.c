@@ -271,6 +271,8 @@ int qcow2_refcount_set(struct qcow2 *q, u64 cluster, u64 count, struct err *err)
     qcow2_table_dirty(&q->blocks, block, bit / 8, (bit + (1u << q->h.refcount_order) - 1) / 8 + 1);
     if (!count && cluster < q->first_free)
         q->first_free = cluster;
+    if (!count && cluster == q->packed_at >> q->h.cluster_bits)
+        q->packed_at = 0;
     return 0;
 }
 

@@ -9,7 +9,7 @@
 #include "block/qcow2.h"
 #include <errno.h>
 
-static int usable(struct qcow2 *q, struct err *err)
+int qcow2_usable(struct qcow2 *q, struct err *err)
 {
     if (q->fmt.readonly)
         return err_set(err, EROFS, "%s: opened read-only", q->fmt.file->name);
@@ -107,7 +107,7 @@ static int room_locked(struct qcow2 *q, u64 offset, u64 len, struct block_room *
     u64 span_end = ALIGN_DOWN(offset, qcow2_l2_span(q)) + qcow2_l2_span(q);
     struct qcow2_table *t;
     u32 i = l2_index(q, offset);
-    int rc = usable(q, err);
+    int rc = qcow2_usable(q, err);
 
     if (!rc)
         rc = l2_for_write(q, offset, &t, err);
@@ -152,6 +152,18 @@ int qcow2_room(struct block_format *f, u64 offset, u64 len, struct block_room *r
     if (!rc)
         *ret_room = r;
     return rc;
+}
+
+int qcow2_entry_set(struct qcow2 *q, u64 offset, u64 entry, struct err *err)
+{
+    struct qcow2_table *t;
+    int rc = l2_for_write(q, offset, &t, err);
+
+    if (rc)
+        return rc;
+    qcow2_release_entry(q, be64toh(t->entries[l2_index(q, offset)]));
+    l2_set(q, t, l2_index(q, offset), entry);
+    return 0;
 }
 
 int qcow2_link(struct block_format *f, const struct block_room *r, struct err *err)
@@ -219,7 +231,7 @@ static int zero_in_table(struct qcow2 *q, u64 offset, u64 clusters, bool unmap, 
 int qcow2_zero_locked(struct qcow2 *q, u64 offset, u64 len, bool unmap, bool full, struct err *err)
 {
     u64 bytes = qcow2_cluster(q), span = qcow2_l2_span(q), end = ALIGN_UP(offset + len, bytes);
-    int rc = usable(q, err);
+    int rc = qcow2_usable(q, err);
 
     if (!rc && q->h.version < 3 && q->fmt.backing_name && !full)
         return err_set(err, EOPNOTSUPP, "qcow2 version 2 has no zero clusters");

@@ -16,8 +16,11 @@
 int block_commit(struct block_image *top, struct block_image *base, bool keep,
                  struct block_progress *progress, struct err *err)
 {
-    struct block_copy copy = {.from = top, .to = base, .own_only = true, .progress = progress};
+    struct block_copy copy = {.from = top, .to = base, .last = top, .progress = progress};
     int rc = 0;
+
+    while (copy.last->backing)
+        copy.last = copy.last->backing;
 
     if (block_image_size(base) < block_image_size(top))
         rc = block_image_resize(base, block_image_size(top), err);

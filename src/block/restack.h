@@ -9,8 +9,8 @@
 
 struct block_progress; /* block/copy.h */
 
-/* Writes what `top` itself holds into `base`, and unless `keep` empties top. top: qcow2, opened without its backing image;
- * base: that one, opened for writing. base grows to top's size if it is smaller. */
+/* Writes what `top` and the images it is opened with hold into `base`, and unless `keep` empties top. top: qcow2, opened
+ * with the images above base only; base: opened for writing. base grows to top's size if it is smaller. */
 int block_commit(struct block_image *top, struct block_image *base, bool keep,
                  struct block_progress *progress, struct err *err);
 

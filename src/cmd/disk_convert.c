@@ -141,7 +141,7 @@ static int compare_open(struct block_image *x, struct block_image *y, bool stric
                (unsigned long long)b);
         return DISK_NO;
     }
-    rc = block_compare(x, y, &offset, err);
+    rc = block_compare(x, y, NULL, &offset, err);
     if (rc == 1)
         printf("Content mismatch at offset %llu!\n", (unsigned long long)offset);
     if (rc)

@@ -76,10 +76,10 @@ static void copy_and_compare(void **state)
 
     memset(data, 7, sizeof(data));
     assert_int_equal(block_image_write(a, data, sizeof(data), 12345, NULL), 0);
-    assert_int_equal(block_compare(a, b, &offset, NULL), 1);
+    assert_int_equal(block_compare(a, b, NULL, &offset, NULL), 1);
     assert_int_equal(offset, 12345);
     assert_int_equal(block_copy(&copy, NULL), 0);
-    assert_int_equal(block_compare(a, b, &offset, NULL), 0);
+    assert_int_equal(block_compare(a, b, NULL, &offset, NULL), 0);
     block_image_close(a);
     block_image_close(b);
 }
