@@ -112,6 +112,8 @@ void args_print(const struct args_spec *specs, FILE *out)
     for (const struct args_spec *s = specs; s->name; s++) {
         char left[80];
 
+        if (!s->help)
+            continue;
         if (s->letter)
             snprintf(left, sizeof(left), "-%c, --%s %s", s->letter, s->name, s->arg ? s->arg : "");
         else

@@ -11,9 +11,10 @@
 
 struct args_spec {
     const char *name;
-    char letter;      /* short form, 0: none */
-    const char *arg;  /* what its value is called, NULL: takes none */
-    const char *help; /* one line */
+    char letter;     /* short form, 0: none */
+    const char *arg; /* what its value is called, NULL: takes none */
+    const char
+        *help; /* one line, NULL: not shown; whoever reads it tells why there is no such option */
 };
 
 struct args {

@@ -16,7 +16,8 @@ static void print_words(const struct args_spec *options)
 {
     printf("words='");
     for (const struct args_spec *s = options; s->name; s++)
-        printf("%s--%s", s == options ? "" : " ", s->name);
+        if (s->help)
+            printf("%s--%s", s == options ? "" : " ", s->name);
     putchar('\'');
 }
 

@@ -10,7 +10,7 @@
 
 struct host;
 
-enum { SUB_OPTIONS_MAX = 16, SUB_OPERANDS_MAX = 256 };
+enum { SUB_OPTIONS_MAX = 40, SUB_OPERANDS_MAX = 256 };
 
 struct sub_args {
     /* By index of the option; "" for flags that are there, NULL: not there. */
