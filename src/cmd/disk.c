@@ -103,6 +103,43 @@ void disk_progress_end(const struct block_progress *p)
         putchar('\n');
 }
 
+int disk_refuse(const struct sub_args *a, const struct args_spec *specs,
+                const struct disk_refusal *list, struct err *err)
+{
+    for (; list->why; list++)
+        if (a->value[list->option])
+            return sub_usage(err, "--%s is not offered: %s", specs[list->option].name, list->why);
+    return 0;
+}
+
+static int check_cache(const char *mode, struct err *err)
+{
+    static const char *const modes[] = {"unsafe", "writeback", "writethrough", "none",
+                                        "directsync"};
+
+    for (unsigned i = 0; i < ARRAY_LEN(modes); i++)
+        if (!strcmp(mode, modes[i]))
+            return 0;
+    return sub_usage(err,
+                     "cache mode '%s' is not known; there are unsafe, writeback, writethrough, "
+                     "none and directsync",
+                     mode);
+}
+
+int disk_cache(const char *mode, bool *ret_sync, struct err *err)
+{
+    int rc = mode ? check_cache(mode, err) : 0;
+
+    if (!rc)
+        *ret_sync = mode && strcmp(mode, "unsafe") != 0;
+    return rc;
+}
+
+int disk_source_cache(const char *mode, struct err *err)
+{
+    return mode ? check_cache(mode, err) : 0;
+}
+
 static const struct args_spec *options(void)
 {
     return verb_help_only;

@@ -30,13 +30,22 @@ void disk_progress(struct block_progress *p, u64 done, u64 size);
 void disk_progress_end(const struct block_progress *p);
 #define DISK_PROGRESS ((struct block_progress){.tell = disk_progress, .percent = UINT32_MAX})
 
-/* Options of a new image, as -o of create and convert takes them: "cluster_size=64k,compat=1.1". */
-int disk_create_options(const char *list, const char *format, struct qcow2_create *o,
-                        struct err *err);
-/* After something failed: of what was to be made nothing is left that could be taken for an image. Returns -err->code. */
-int disk_discard_new(const char *path, bool existed, struct err *err);
-/* Makes an empty image; what was in the file is gone. format NULL: by the name, qcow2 for *.qcow2, else raw. */
-int disk_create_image(const char *path, const char *format, const struct qcow2_create *o,
-                      bool unsafe, struct err *err);
+/* Options of qemu-img that we do not have, and what to do instead; why NULL at the end. Their rows in the table of options
+ * have no help. */
+struct disk_refusal {
+    int option;
+    const char *why;
+};
+int disk_refuse(const struct sub_args *a, const struct args_spec *options,
+                const struct disk_refusal *list, struct err *err);
+#define DISK_WHY_IMAGE_OPTS                                                                  \
+    "an image is a plain file; give its name, and its format with -f (data in other files: " \
+    "--trust)"
+#define DISK_WHY_OBJECT "images are not encrypted; encrypt what they lie on (cryptsetup)"
+#define DISK_WHY_RATE "use systemd-run -p IOWriteBandwidthMax=..., or ionice"
+
+/* --cache, as qemu-img names them: must everything be on the disk in the end? NULL: no. */
+int disk_cache(const char *mode, bool *ret_sync, struct err *err);
+int disk_source_cache(const char *mode, struct err *err);
 
 #endif

@@ -1,34 +1,107 @@
-/* `trapeze disk convert`, `compare` and `map`: verbs that read all of an image. Main thread; copying has more. */
+/*
+ * `trapeze disk convert`. The copy is made beside the file that it becomes; where that cannot be, in a block device or in
+ * an image that is there (--no-create), a qcow2 image has no magic number until it is whole. Main thread; copying has
+ * more.
+ */
 #include "cmd/disk.h"
+#include "cmd/disk_new.h"
+#include "cmd/disk_target.h"
+#include "vm/value.h"
 #include <errno.h>
-#include <fcntl.h>
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <unistd.h>
 
-/* --- convert --- */
+#define SPARSE_MAX (16 * MiB)
 
 enum {
+    CONVERT_BACKING,
+    CONVERT_CACHE,
+    CONVERT_COMPRESS,
+    CONVERT_BACKING_FORMAT,
     CONVERT_FORMAT,
+    CONVERT_SHARE,
+    CONVERT_NO_CREATE,
     CONVERT_OPTIONS,
     CONVERT_OUT,
     CONVERT_PROGRESS,
+    CONVERT_QUIET,
+    CONVERT_SOURCE_CACHE,
+    CONVERT_SPARSE,
     CONVERT_SYNC,
+    CONVERT_ZERO,
+    CONVERT_THREADS,
     CONVERT_TRUST,
+    CONVERT_ORDER,
+    CONVERT_BITMAPS,
+    CONVERT_SKIP_BITMAPS,
+    CONVERT_OFFLOAD,
+    CONVERT_IMAGE_OPTS,
+    CONVERT_TARGET_OPTS,
+    CONVERT_OBJECT,
+    CONVERT_SNAPSHOT,
+    CONVERT_RATE,
+    CONVERT_SALVAGE,
     CONVERT_HELP
 };
 
-static const struct args_spec convert_options[] = {
+static const struct args_spec options[] = {
+    [CONVERT_BACKING] = {"backing", 'B', "FILE",
+                         "the new image stands on this one, which has the content of the old base"},
+    [CONVERT_CACHE] = {"cache", 't', "MODE", "all but unsafe: the same as --sync (unsafe)"},
+    [CONVERT_COMPRESS] = {"compress", 'c', NULL, "into compressed clusters (qcow2)"},
+    [CONVERT_BACKING_FORMAT] = {"backing-format", 'F', "FORMAT", "the format of the backing image"},
     [CONVERT_FORMAT] = {"format", 'f', "FORMAT", "of the image there is: raw or qcow2"},
+    [CONVERT_SHARE] = {"force-share", 'U', NULL, "read an image that somebody writes to"},
+    [CONVERT_NO_CREATE] = {"no-create", 'n', NULL, "write into an image that is there"},
     [CONVERT_OPTIONS] = {"options", 'o', "LIST", "as for create"},
     [CONVERT_OUT] = {"output-format", 'O', "FORMAT", "of the new image: raw or qcow2 (raw)"},
     [CONVERT_PROGRESS] = {"progress", 'p', NULL, "show how much is done"},
+    [CONVERT_QUIET] = {"quiet", 'q', NULL, "print nothing but errors"},
+    [CONVERT_SOURCE_CACHE] = {"source-cache", 'T', "MODE", "changes nothing"},
+    [CONVERT_SPARSE] = {"sparse", 'S', "SIZE",
+                        "shorter runs of zeros are written; 0: all is written (4k)"},
     [CONVERT_SYNC] = {"sync", 0, NULL, "end only when the new image is on the disk for good"},
-    [CONVERT_TRUST] = {"trust", 0, NULL, "the image may name files outside its folder"},
+    [CONVERT_ZERO] = {"target-is-zero", 0, NULL, "with -n: what is there reads as zeros"},
+    [CONVERT_THREADS] = {"threads", 'm', "NUMBER", "at most so many at work"},
+    [CONVERT_TRUST] = {"trust", 0, NULL, "the images may name files outside their folders"},
+    [CONVERT_ORDER] = {"out-of-order", 'W', NULL, "changes nothing: pieces have no order"},
+    [CONVERT_BITMAPS] = {"bitmaps", 0, NULL, NULL},
+    [CONVERT_SKIP_BITMAPS] = {"skip-broken-bitmaps", 0, NULL, NULL},
+    [CONVERT_OFFLOAD] = {"copy-offload", 'C', NULL, NULL},
+    [CONVERT_IMAGE_OPTS] = {"image-opts", 0, NULL, NULL},
+    [CONVERT_TARGET_OPTS] = {"target-image-opts", 0, NULL, NULL},
+    [CONVERT_OBJECT] = {"object", 0, "OBJECT", NULL},
+    [CONVERT_SNAPSHOT] = {"snapshot", 'l', "NAME", NULL},
+    [CONVERT_RATE] = {"rate-limit", 'r', "RATE", NULL},
+    [CONVERT_SALVAGE] = {"salvage", 0, NULL, NULL},
     [CONVERT_HELP] = {"help", 'h', NULL, "show this help"},
     {NULL, 0, NULL, NULL},
+};
+
+static const struct disk_refusal refused[] = {
+    {CONVERT_BITMAPS, "bitmaps of other programs are not copied; they keep them in the old image"},
+    {CONVERT_SKIP_BITMAPS, "bitmaps of other programs are not copied"},
+    {CONVERT_OFFLOAD, "bytes are shared with the old image wherever the file system can; leave it "
+                      "out"},
+    {CONVERT_IMAGE_OPTS, DISK_WHY_IMAGE_OPTS},
+    {CONVERT_TARGET_OPTS, DISK_WHY_IMAGE_OPTS},
+    {CONVERT_OBJECT, DISK_WHY_OBJECT},
+    {CONVERT_SNAPSHOT, "internal snapshots are only listed; on a copy of the image, qemu-img "
+                       "snapshot -a makes it the disk"},
+    {CONVERT_RATE, DISK_WHY_RATE},
+    {CONVERT_SALVAGE, "errors are never copied as zeros; disk check --repair all, on a copy of the "
+                      "image, or ddrescue first"},
+    {0, NULL},
+};
+
+/* What the command line says, together. */
+struct convert {
+    struct disk_new new;
+    struct block_copy copy;
+    struct block_progress progress;
+    bool no_create, sync, trust;
+    const char *path; /* of the new image */
 };
 
 static int refuse_same(const struct block_image *from, const char *path, struct err *err)
@@ -42,69 +115,195 @@ static int refuse_same(const struct block_image *from, const char *path, struct 
     return 0;
 }
 
-/* The new name, too. */
-static int sync_folder(const char *path, struct err *err)
-{
-    const char *slash = strrchr(path, '/');
-    auto_free char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
-    auto_close int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+/* --- the command line --- */
 
-    if (!folder)
-        return err_set(err, ENOMEM, "no memory");
-    return fd < 0 || fsync(fd) ? err_sys(err, errno, "%s: cannot sync the folder", folder) : 0;
+static int read_numbers(struct convert *v, const struct sub_args *a, struct err *err)
+{
+    u64 sparse = 1, threads;
+    int rc = a->value[CONVERT_SPARSE] ? disk_size(a->value[CONVERT_SPARSE], &sparse, err) : 0;
+
+    if (!rc && a->value[CONVERT_SPARSE]) {
+        if (sparse % 512 || sparse > SPARSE_MAX)
+            return sub_usage(err, "--sparse '%s' must be a multiple of 512, up to 16M",
+                             a->value[CONVERT_SPARSE]);
+        v->copy.full = !sparse;
+        v->copy.sparse_bytes = (u32)sparse;
+    }
+    if (!rc && a->value[CONVERT_THREADS]) {
+        if (value_number(a->value[CONVERT_THREADS], 1, 16, &threads, err))
+            return sub_usage(err, "--threads: %s", ((struct err) * err).msg);
+        v->copy.threads = (unsigned)threads;
+    }
+    return rc;
 }
 
-static const char *out_format(const struct sub_args *a)
+static int check_no_create(const struct sub_args *a, struct err *err)
 {
-    return a->value[CONVERT_OUT] ? a->value[CONVERT_OUT] : "raw";
+    if (!a->value[CONVERT_NO_CREATE])
+        return a->value[CONVERT_ZERO]
+                   ? sub_usage(err, "--target-is-zero is for --no-create: new images are empty")
+                   : 0;
+    if (a->value[CONVERT_OPTIONS] || a->value[CONVERT_BACKING])
+        return sub_usage(err, "--%s is for a new image, and --no-create makes none",
+                         a->value[CONVERT_OPTIONS] ? "options" : "backing");
+    return 0;
 }
 
-static int convert_into(struct block_image *from, const struct sub_args *a,
-                        const struct qcow2_create *o, struct err *err)
+static int check_together(const struct convert *v, const struct sub_args *a, struct err *err)
 {
-    const char *format = out_format(a);
-    struct block_image_options io = {.format = format, .unsafe = true};
-    struct block_progress progress = DISK_PROGRESS;
-    struct block_copy copy = {.from = from,
-                              .to_is_zero = true,
-                              .progress = a->value[CONVERT_PROGRESS] ? &progress : NULL};
-    bool existed = access(a->operand[1], F_OK) == 0;
-    int rc = disk_create_image(a->operand[1], format, o, true, err);
+    bool qcow2 = !strcmp(v->new.format, "qcow2");
 
+    if (v->new.q.backing_name && !v->new.q.backing_format)
+        return sub_usage(
+            err, "--backing needs --backing-format: the format is never guessed from content");
+    if (v->copy.compress && !qcow2 && !v->no_create)
+        return sub_usage(err, "--compress is for qcow2 images; say --output-format qcow2");
+    if (v->copy.compress && v->new.prealloc != BLOCK_PREALLOC_OFF)
+        return sub_usage(err, "compressed clusters cannot be preallocated");
+    if (v->copy.compress && a->value[CONVERT_SPARSE])
+        return sub_usage(err, "--sparse is not for compressed clusters, which are zeros or not");
+    if (v->copy.full && v->new.q.backing_name)
+        return sub_usage(err, "--sparse 0 writes everything, and leaves nothing to --backing");
+    if (a->value[CONVERT_BACKING_FORMAT] && !v->new.q.backing_name)
+        return sub_usage(err, "--backing-format without --backing");
+    if (v->new.has_size)
+        return sub_usage(err, "-o size is for create; disk resize changes it afterwards");
+    return check_no_create(a, err);
+}
+
+static int read_options(struct convert *v, const struct sub_args *a, struct err *err)
+{
+    int rc = disk_new_options(&v->new, a->value[CONVERT_OPTIONS],
+                              a->value[CONVERT_OUT] ? a->value[CONVERT_OUT] : "raw", err);
+
+    v->progress = DISK_PROGRESS;
+    v->path = a->operand[1];
+    v->no_create = a->value[CONVERT_NO_CREATE];
+    v->trust = a->value[CONVERT_TRUST];
+    v->copy.compress = a->value[CONVERT_COMPRESS];
+    v->copy.to_is_zero = !v->no_create || a->value[CONVERT_ZERO];
+    if (a->value[CONVERT_PROGRESS] && !a->value[CONVERT_QUIET])
+        v->copy.progress = &v->progress;
+    if (a->value[CONVERT_BACKING])
+        v->new.q.backing_name = a->value[CONVERT_BACKING];
+    if (a->value[CONVERT_BACKING_FORMAT])
+        v->new.q.backing_format = a->value[CONVERT_BACKING_FORMAT];
     if (!rc)
-        rc = block_image_open(a->operand[1], &io, &copy.to, err);
+        rc = disk_cache(a->value[CONVERT_CACHE], &v->sync, err);
+    v->sync = v->sync || a->value[CONVERT_SYNC];
+    if (!rc)
+        rc = disk_source_cache(a->value[CONVERT_SOURCE_CACHE], err);
+    if (!rc)
+        rc = read_numbers(v, a, err);
+    return rc ? rc : check_together(v, a, err);
+}
+
+/* --- copying --- */
+
+/* Opens what the copy goes to. The format of an image that is there is what it says it is, if nobody else does. */
+static int open_target(struct convert *v, const struct disk_target *t, const char *format,
+                       struct err *err)
+{
+    struct block_image_options io = {.format = format, .unsafe = true, .trust = v->trust};
+    u64 size;
+    int rc = block_image_open(t->work, &io, &v->copy.to, err);
+
     if (rc)
         return rc;
-    copy.to_is_zero = !copy.to->file->device || strcmp(format, "raw");
-    rc = block_copy(&copy, err);
-    disk_progress_end(&progress);
-    if (a->value[CONVERT_SYNC])
-        copy.to->file->unsafe = false;
+    size = block_image_size(v->copy.to);
+    if (size < block_image_size(v->copy.from))
+        rc = err_set(err, ENOSPC, "%s: has %llu bytes, and %llu are needed", v->path,
+                     (unsigned long long)size, (unsigned long long)block_image_size(v->copy.from));
+    if (!rc && v->copy.compress && strcmp(v->copy.to->fmt->ops->name, "qcow2"))
+        rc = sub_usage(err, "--compress is for qcow2 images, and %s is none", v->path);
+    if (rc)
+        block_image_close(v->copy.to);
+    return rc;
+}
+
+/* In place there is no other name to hide behind. */
+static int copy_content(struct convert *v, bool in_place, struct err *err)
+{
+    struct block_image *to = v->copy.to;
+    bool marked = in_place && !strcmp(to->fmt->ops->name, "qcow2");
+    int rc = marked ? qcow2_header_whole(to->fmt, false, err) : 0;
+
     if (!rc)
-        rc = block_image_flush(copy.to, err);
-    block_image_close(copy.to);
-    if (!rc && a->value[CONVERT_SYNC])
-        rc = sync_folder(a->operand[1], err);
-    return rc ? disk_discard_new(a->operand[1], existed, err) : 0;
+        rc = block_copy(&v->copy, err);
+    disk_progress_end(&v->progress);
+    to->file->unsafe = !v->sync;
+    if (!rc)
+        rc = block_image_flush(to, err);
+    if (!rc && marked)
+        rc = qcow2_header_whole(to->fmt, true, err);
+    if (rc && in_place)
+        err_wrap(err,
+                 marked ? "%s holds only a part, and is no image any more; make it anew"
+                        : "%s holds only a part",
+                 v->path);
+    return rc;
+}
+
+static int convert_into(struct convert *v, const struct disk_target *t, const char *format,
+                        struct err *err)
+{
+    int rc = v->no_create ? 0 : disk_new_make(&v->new, t->work, err);
+
+    if (!rc)
+        rc = open_target(v, t, format, err);
+    if (rc)
+        return rc;
+    /* What a device holds is not known, and what stands on another image shows that. */
+    if (t->in_place && !v->no_create && !strcmp(v->new.format, "raw"))
+        v->copy.to_is_zero = false;
+    if (v->new.q.backing_name) {
+        v->copy.to_is_zero = false;
+        v->copy.last = v->copy.from->backing ? v->copy.from : NULL;
+    }
+    rc = copy_content(v, t->in_place, err);
+    block_image_close(v->copy.to);
+    return rc;
+}
+
+static int convert(struct convert *v, const struct sub_args *a, struct err *err)
+{
+    const char *format = v->no_create ? a->value[CONVERT_OUT] : v->new.format;
+    struct disk_target target;
+    int rc = refuse_same(v->copy.from, v->path, err);
+
+    v->new.q.size = ALIGN_UP(block_image_size(v->copy.from), 512ull);
+    v->new.unsafe = true;
+    if (!rc)
+        rc = disk_new_check(&v->new, v->path, err);
+    if (!rc)
+        rc = disk_target_open(&target, v->path, v->no_create, err);
+    if (rc)
+        return rc;
+    rc = convert_into(v, &target, format, err);
+    return disk_target_close(&target, rc, v->sync, err);
 }
 
 static int convert_run(const struct sub_args *a, struct err *err)
 {
-    struct block_image_options io = {
-        .format = a->value[CONVERT_FORMAT], .readonly = true, .trust = a->value[CONVERT_TRUST]};
-    struct block_image *from;
-    struct qcow2_create o;
-    int rc = disk_create_options(a->value[CONVERT_OPTIONS], out_format(a), &o, err);
+    struct block_image_options io = {.format = a->value[CONVERT_FORMAT],
+                                     .readonly = true,
+                                     .shared = a->value[CONVERT_SHARE],
+                                     .trust = a->value[CONVERT_TRUST]};
+    struct convert v = {0};
+    int rc = disk_refuse(a, options, refused, err);
 
-    if (!rc)
-        rc = block_image_open(a->operand[0], &io, &from, err);
     if (rc)
         return rc;
-    o.size = ALIGN_UP(block_image_size(from), 512ull);
-    rc = refuse_same(from, a->operand[1], err);
+    if (disk_new_help(a->value[CONVERT_OPTIONS]))
+        return STATUS_OK;
+    rc = read_options(&v, a, err);
     if (!rc)
-        rc = convert_into(from, a, &o, err);
-    block_image_close(from);
+        rc = block_image_open(a->operand[0], &io, &v.copy.from, err);
+    if (!rc) {
+        rc = convert(&v, a, err);
+        block_image_close(v.copy.from);
+    }
+    disk_new_free(&v.new);
     return rc;
 }
 
@@ -112,198 +311,8 @@ const struct subverb disk_convert_verb = {
     .name = "convert",
     .usage = "[options] FILE NEW-FILE",
     .summary = "Copy an image into another format",
-    .options = convert_options,
+    .options = options,
     .operands_min = 2,
     .operands_max = 2,
     .run = convert_run,
-};
-
-/* --- compare --- */
-
-enum { COMPARE_FORMAT, COMPARE_SECOND, COMPARE_STRICT, COMPARE_TRUST, COMPARE_HELP };
-
-static const struct args_spec compare_options[] = {
-    [COMPARE_FORMAT] = {"format", 'f', "FORMAT", "of the first image: raw or qcow2"},
-    [COMPARE_SECOND] = {"second-format", 'F', "FORMAT", "of the second"},
-    [COMPARE_STRICT] = {"strict", 's', NULL, "disks of different sizes differ"},
-    [COMPARE_TRUST] = {"trust", 0, NULL, "the images may name files outside their folders"},
-    [COMPARE_HELP] = {"help", 'h', NULL, "show this help"},
-    {NULL, 0, NULL, NULL},
-};
-
-static int compare_open(struct block_image *x, struct block_image *y, bool strict, struct err *err)
-{
-    u64 a = block_image_size(x), b = block_image_size(y), offset;
-    int rc;
-
-    if (a != b && strict) {
-        printf("Strict mode: sizes differ (%llu and %llu bytes).\n", (unsigned long long)a,
-               (unsigned long long)b);
-        return DISK_NO;
-    }
-    rc = block_compare(x, y, NULL, &offset, err);
-    if (rc == 1)
-        printf("Content mismatch at offset %llu!\n", (unsigned long long)offset);
-    if (rc)
-        return rc == 1 ? DISK_NO : rc;
-    if (a != b)
-        printf("Sizes differ (%llu and %llu bytes); the rest is zeros.\n", (unsigned long long)a,
-               (unsigned long long)b);
-    puts("Images are identical.");
-    return STATUS_OK;
-}
-
-static int compare_run(const struct sub_args *a, struct err *err)
-{
-    struct block_image_options io = {
-        .format = a->value[COMPARE_FORMAT], .readonly = true, .trust = a->value[COMPARE_TRUST]};
-    struct block_image *x, *y;
-    int rc = block_image_open(a->operand[0], &io, &x, err);
-
-    if (rc)
-        return rc;
-    io.format = a->value[COMPARE_SECOND];
-    rc = block_image_open(a->operand[1], &io, &y, err);
-    if (!rc) {
-        rc = compare_open(x, y, a->value[COMPARE_STRICT], err);
-        block_image_close(y);
-    }
-    block_image_close(x);
-    return rc;
-}
-
-const struct subverb disk_compare_verb = {
-    .name = "compare",
-    .usage = "[options] FILE FILE",
-    .summary = "Tell whether two images have the same content",
-    .options = compare_options,
-    .operands_min = 2,
-    .operands_max = 2,
-    .run = compare_run,
-};
-
-/* --- map --- */
-
-enum { MAP_FORMAT, MAP_OUTPUT, MAP_TRUST, MAP_HELP };
-
-static const struct args_spec map_options[] = {
-    [MAP_FORMAT] = {"format", 'f', "FORMAT", "raw or qcow2"},
-    [MAP_OUTPUT] = {"output", 0, "HOW", "human or json (human)"},
-    [MAP_TRUST] = {"trust", 0, NULL, "the image may name files outside its folder"},
-    [MAP_HELP] = {"help", 'h', NULL, "show this help"},
-    {NULL, 0, NULL, NULL},
-};
-
-struct map_line {
-    struct block_extent e;
-    struct block_image *owner;
-    u64 start;
-    bool offset; /* e.host says where it is */
-};
-
-static bool joins(const struct map_line *a, const struct map_line *b)
-{
-    return a->e.kind == b->e.kind && a->owner == b->owner && a->offset == b->offset &&
-           a->e.file == b->e.file && (!a->offset || a->e.host + a->e.len == b->e.host);
-}
-
-static int map_next(struct block_image *image, u64 offset, struct map_line *ret_line,
-                    struct err *err)
-{
-    struct map_line *l = ret_line;
-    int rc =
-        block_image_map(image, offset, block_image_size(image) - offset, &l->e, &l->owner, err);
-
-    l->start = offset;
-    l->offset =
-        l->e.kind == BLOCK_KIND_DATA ||
-        (l->e.kind == BLOCK_KIND_ZERO && (l->e.room || !strcmp(l->owner->fmt->ops->name, "raw")));
-    return rc;
-}
-
-static void print_line(const struct map_line *l)
-{
-    if (l->e.kind == BLOCK_KIND_DATA)
-        printf("%-#15llx %-#15llx %-#15llx %s\n", (unsigned long long)l->start,
-               (unsigned long long)l->e.len, (unsigned long long)l->e.host, l->e.file->name);
-    else if (l->e.kind == BLOCK_KIND_PACKED)
-        printf("%-#15llx %-#15llx %-15s %s\n", (unsigned long long)l->start,
-               (unsigned long long)l->e.len, "compressed", l->owner->path);
-}
-
-static void print_line_json(const struct map_line *l)
-{
-    bool data = l->e.kind == BLOCK_KIND_DATA || l->e.kind == BLOCK_KIND_PACKED;
-
-    printf("{ \"start\": %llu, \"length\": %llu, \"depth\": %u, \"present\": %s, \"zero\": %s, "
-           "\"data\": %s, "
-           "\"compressed\": %s",
-           (unsigned long long)l->start, (unsigned long long)l->e.len, l->owner->depth,
-           l->e.kind == BLOCK_KIND_ABSENT ? "false" : "true", data ? "false" : "true",
-           data ? "true" : "false", l->e.kind == BLOCK_KIND_PACKED ? "true" : "false");
-    if (l->offset)
-        printf(", \"offset\": %llu", (unsigned long long)l->e.host);
-    printf("}");
-}
-
-static int print_map(struct block_image *image, bool json, struct err *err)
-{
-    struct map_line line, next;
-    u64 size = block_image_size(image);
-    int rc = size ? map_next(image, 0, &line, err) : 0;
-
-    if (json)
-        printf("[");
-    else
-        printf("%-15s %-15s %-15s %s\n", "Offset", "Length", "Mapped to", "File");
-    while (!rc && size) {
-        u64 end = line.start + line.e.len;
-
-        if (end < size) {
-            rc = map_next(image, end, &next, err);
-            if (!rc && joins(&line, &next)) {
-                line.e.len += next.e.len;
-                continue;
-            }
-        }
-        if (json)
-            print_line_json(&line);
-        else
-            print_line(&line);
-        if (end >= size)
-            break;
-        if (json && !rc)
-            puts(",");
-        line = next;
-    }
-    if (json && !rc)
-        puts("]");
-    return rc;
-}
-
-static int map_run(const struct sub_args *a, struct err *err)
-{
-    struct block_image_options io = {
-        .format = a->value[MAP_FORMAT], .readonly = true, .trust = a->value[MAP_TRUST]};
-    struct block_image *image;
-    bool json = false;
-    int rc = disk_output(a->value[MAP_OUTPUT], &json, err);
-
-    if (!rc)
-        rc = block_image_open(a->operand[0], &io, &image, err);
-    if (rc)
-        return rc;
-    rc = print_map(image, json, err);
-    block_image_close(image);
-    return rc;
-}
-
-const struct subverb disk_map_verb = {
-    .name = "map",
-    .usage = "[options] FILE",
-    .summary = "Show where the data of a disk is",
-    .options = map_options,
-    .operands_min = 1,
-    .operands_max = 1,
-    .run = map_run,
 };

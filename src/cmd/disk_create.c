@@ -1,125 +1,22 @@
 /* `trapeze disk create` and `trapeze disk resize`. Main thread. */
 #include "cmd/disk.h"
-#include "vm/value.h"
+#include "cmd/disk_new.h"
+#include "cmd/disk_target.h"
 #include <errno.h>
-#include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
-#include <unistd.h>
-
-/* --- options of a new image --- */
-
-static int power_of_two(const char *text, u32 *ret_bits, struct err *err)
-{
-    u64 n;
-    int rc = disk_size(text, &n, err);
-
-    if (rc)
-        return rc;
-    if (!n || n & (n - 1))
-        return sub_usage(err, "'%s' is no power of two", text);
-    *ret_bits = (u32)__builtin_ctzll(n);
-    return 0;
-}
-
-static int one_option(char *item, struct qcow2_create *o, struct err *err)
-{
-    char *value = strchr(item, '=');
-
-    if (!value)
-        return sub_usage(err, "-o '%s' has no value", item);
-    *value++ = '\0';
-    if (!strcmp(item, "cluster_size"))
-        return power_of_two(value, &o->cluster_bits, err);
-    if (!strcmp(item, "refcount_bits"))
-        return power_of_two(value, &o->refcount_order, err);
-    if (!strcmp(item, "compat")) {
-        bool two = !strcmp(value, "0.10") || !strcmp(value, "v2");
-
-        if (!two && strcmp(value, "1.1") && strcmp(value, "v3"))
-            return sub_usage(err, "-o compat '%s' is not known; there are 0.10 (v2) and 1.1 (v3)",
-                             value);
-        o->version = two ? 2 : 3;
-        return 0;
-    }
-    if (!strcmp(item, "lazy_refcounts")) {
-        if (strcmp(value, "on") && strcmp(value, "off"))
-            return sub_usage(err, "-o lazy_refcounts is on or off");
-        o->lazy_refcounts = !strcmp(value, "on");
-        return 0;
-    }
-    return sub_usage(
-        err, "-o '%s' is not known; there are cluster_size, compat, lazy_refcounts, refcount_bits",
-        item);
-}
-
-int disk_create_options(const char *list, const char *format, struct qcow2_create *o,
-                        struct err *err)
-{
-    auto_free char *copy = strdup(list ? list : "");
-    char *cursor = copy, *item;
-    int rc = 0;
-
-    *o = (struct qcow2_create){.version = 3, .cluster_bits = 16, .refcount_order = 4};
-    if (!copy)
-        return err_set(err, ENOMEM, "no memory");
-    if (*copy && strcmp(format, "qcow2"))
-        return sub_usage(err, "-o is for qcow2 images, and this one is to be %s", format);
-    while (list && !rc && (item = value_item(&cursor)))
-        rc = one_option(item, o, err);
-    return rc;
-}
-
-int disk_discard_new(const char *path, bool existed, struct err *err)
-{
-    struct stat st;
-
-    if (stat(path, &st) == 0 && S_ISREG(st.st_mode) &&
-        (existed ? truncate(path, 0) : unlink(path)) == 0)
-        return err_wrap(err, existed ? "%s is empty now" : "%s was not made", path);
-    return -err->code;
-}
-
-int disk_create_image(const char *path, const char *format, const struct qcow2_create *o,
-                      bool unsafe, struct err *err)
-{
-    struct block_file_options fo = BLOCK_FILE_OPTIONS;
-    struct block_file *file;
-    bool existed;
-    int rc;
-
-    if (strcmp(format, "raw") && strcmp(format, "qcow2"))
-        return sub_usage(err, "format '%s' is not known; there are raw and qcow2", format);
-    if (!strcmp(format, "raw") && o->backing_name)
-        return sub_usage(err, "raw images have no backing image");
-    /* What is there is lost only for something that can be. */
-    rc = strcmp(format, "qcow2") ? 0 : qcow2_create_check(o, err);
-    if (rc)
-        return err_wrap(err, "%s", path);
-    existed = access(path, F_OK) == 0;
-    fo.create = true;
-    rc = block_file_open(path, &fo, &file, err);
-    if (rc)
-        return rc;
-    file->unsafe = unsafe;
-    if (!strcmp(format, "qcow2")) {
-        rc = qcow2_create(file, o, err);
-    } else {
-        rc = block_file_truncate(file, ALIGN_UP(o->size, 512ull));
-        if (!rc)
-            rc = block_file_sync(file);
-        if (rc)
-            err_sys(err, -rc, "%s: cannot make it %llu bytes long", path,
-                    (unsigned long long)o->size);
-    }
-    block_file_close(file);
-    return rc ? disk_discard_new(path, existed, err) : 0;
-}
 
 /* --- create --- */
 
-enum { CREATE_BACKING, CREATE_BACKING_FORMAT, CREATE_FORMAT, CREATE_OPTIONS, CREATE_HELP };
+enum {
+    CREATE_BACKING,
+    CREATE_BACKING_FORMAT,
+    CREATE_FORMAT,
+    CREATE_OPTIONS,
+    CREATE_QUIET,
+    CREATE_UNSAFE,
+    CREATE_OBJECT,
+    CREATE_HELP
+};
 
 static const struct args_spec create_options[] = {
     [CREATE_BACKING] = {"backing", 'b', "FILE", "what the new image does not hold is in this one"},
@@ -127,10 +24,15 @@ static const struct args_spec create_options[] = {
     [CREATE_FORMAT] = {"format", 'f', "FORMAT",
                        "raw or qcow2 (by the name: *.qcow2 is qcow2, else raw)"},
     [CREATE_OPTIONS] = {"options", 'o', "LIST",
-                        "cluster_size=, compat=, lazy_refcounts=, refcount_bits="},
+                        "cluster_size=, preallocation=, ...; help lists them"},
+    [CREATE_QUIET] = {"quiet", 'q', NULL, "print nothing but errors, as always"},
+    [CREATE_UNSAFE] = {"unsafe", 'u', NULL, "do not look whether there is that backing image"},
+    [CREATE_OBJECT] = {"object", 0, "OBJECT", NULL},
     [CREATE_HELP] = {"help", 'h', NULL, "show this help"},
     {NULL, 0, NULL, NULL},
 };
+
+static const struct disk_refusal create_refused[] = {{CREATE_OBJECT, DISK_WHY_OBJECT}, {0, NULL}};
 
 /* The backing image is looked at for its size, and to find out now that it is not there. */
 static int backing_size(const char *path, const struct qcow2_create *o, u64 *ret_size,
@@ -158,28 +60,56 @@ static const char *format_by_name(const char *path)
     return len > 6 && !strcmp(path + len - 6, ".qcow2") ? "qcow2" : "raw";
 }
 
+/* What the options and operands together say. */
+static int settle(const struct sub_args *a, struct disk_new *n, struct err *err)
+{
+    u64 size = 0;
+    int rc = 0;
+
+    if (a->value[CREATE_BACKING])
+        n->q.backing_name = a->value[CREATE_BACKING];
+    if (a->value[CREATE_BACKING_FORMAT])
+        n->q.backing_format = a->value[CREATE_BACKING_FORMAT];
+    if (n->q.backing_name && !n->q.backing_format)
+        return sub_usage(
+            err, "--backing needs --backing-format: the format is never guessed from content");
+    if (a->operands == 2 && n->has_size)
+        return sub_usage(err, "the size is given twice, as an operand and with -o");
+    if (a->operands == 2)
+        rc = disk_size(a->operand[1], &n->q.size, err);
+    else if (!n->has_size && (!n->q.backing_name || a->value[CREATE_UNSAFE]))
+        return sub_usage(err, "the size is missing");
+    if (!rc && n->q.backing_name && !a->value[CREATE_UNSAFE])
+        rc = backing_size(a->operand[0], &n->q, &size, err);
+    if (a->operands < 2 && !n->has_size)
+        n->q.size = size;
+    n->q.size = ALIGN_UP(n->q.size, 512ull);
+    return rc ? rc : disk_new_check(n, a->operand[0], err);
+}
+
 static int create_run(const struct sub_args *a, struct err *err)
 {
     const char *path = a->operand[0],
                *format = a->value[CREATE_FORMAT] ? a->value[CREATE_FORMAT] : format_by_name(path);
-    struct qcow2_create o;
-    int rc = disk_create_options(a->value[CREATE_OPTIONS], format, &o, err);
+    struct disk_target target;
+    struct disk_new n;
+    int rc = disk_refuse(a, create_options, create_refused, err);
 
     if (rc)
         return rc;
-    o.backing_name = a->value[CREATE_BACKING];
-    o.backing_format = a->value[CREATE_BACKING_FORMAT];
-    if (o.backing_name && !o.backing_format)
-        return sub_usage(
-            err, "--backing needs --backing-format: the format is never guessed from content");
-    if (a->operands < 2 && !o.backing_name)
-        return sub_usage(err, "the size is missing");
-    if (o.backing_name)
-        rc = backing_size(path, &o, &o.size, err);
-    if (!rc && a->operands == 2)
-        rc = disk_size(a->operand[1], &o.size, err);
-    o.size = ALIGN_UP(o.size, 512ull);
-    return rc ? rc : disk_create_image(path, format, &o, false, err);
+    if (disk_new_help(a->value[CREATE_OPTIONS]))
+        return STATUS_OK;
+    rc = disk_new_options(&n, a->value[CREATE_OPTIONS], format, err);
+    if (!rc)
+        rc = settle(a, &n, err);
+    if (!rc)
+        rc = disk_target_open(&target, path, false, err);
+    if (!rc) {
+        rc = disk_new_make(&n, target.work, err);
+        rc = disk_target_close(&target, rc, false, err);
+    }
+    disk_new_free(&n);
+    return rc;
 }
 
 const struct subverb disk_create_verb = {
@@ -194,15 +124,32 @@ const struct subverb disk_create_verb = {
 
 /* --- resize --- */
 
-enum { RESIZE_FORMAT, RESIZE_SHRINK, RESIZE_TRUST, RESIZE_HELP };
+enum {
+    RESIZE_FORMAT,
+    RESIZE_PREALLOCATION,
+    RESIZE_QUIET,
+    RESIZE_SHRINK,
+    RESIZE_TRUST,
+    RESIZE_IMAGE_OPTS,
+    RESIZE_OBJECT,
+    RESIZE_HELP
+};
 
 static const struct args_spec resize_options[] = {
     [RESIZE_FORMAT] = {"format", 'f', "FORMAT", "raw or qcow2"},
+    [RESIZE_PREALLOCATION] = {"preallocation", 0, "HOW",
+                              "what is new has its space: off, metadata, falloc or full (off)"},
+    [RESIZE_QUIET] = {"quiet", 'q', NULL, "print nothing but errors, as always"},
     [RESIZE_SHRINK] = {"shrink", 0, NULL, "a smaller size is meant: what lies beyond is lost"},
     [RESIZE_TRUST] = {"trust", 0, NULL, "the image may name files outside its folder"},
+    [RESIZE_IMAGE_OPTS] = {"image-opts", 0, NULL, NULL},
+    [RESIZE_OBJECT] = {"object", 0, "OBJECT", NULL},
     [RESIZE_HELP] = {"help", 'h', NULL, "show this help"},
     {NULL, 0, NULL, NULL},
 };
+
+static const struct disk_refusal resize_refused[] = {
+    {RESIZE_IMAGE_OPTS, DISK_WHY_IMAGE_OPTS}, {RESIZE_OBJECT, DISK_WHY_OBJECT}, {0, NULL}};
 
 static int new_size(const char *text, u64 old, u64 *ret_size, struct err *err)
 {
@@ -219,26 +166,44 @@ static int new_size(const char *text, u64 old, u64 *ret_size, struct err *err)
     return 0;
 }
 
+static int resize_image(const struct sub_args *a, struct block_image *image,
+                        enum block_prealloc how, struct err *err)
+{
+    u64 old = block_image_size(image), size = 0;
+    int rc = new_size(a->operand[1], old, &size, err);
+
+    if (rc)
+        return rc;
+    if (size < old && !a->value[RESIZE_SHRINK])
+        return sub_usage(
+            err, "%llu bytes are less than the disk has (%llu); say --shrink if that is meant",
+            (unsigned long long)size, (unsigned long long)old);
+    if (size < old && how != BLOCK_PREALLOC_OFF)
+        return sub_usage(err, "--preallocation is for a disk that grows");
+    if (how == BLOCK_PREALLOC_METADATA && !strcmp(image->fmt->ops->name, "raw"))
+        return sub_usage(err, "raw images have no metadata; --preallocation is falloc or full");
+    rc = block_image_resize(image, size, err);
+    if (!rc)
+        rc = block_image_preallocate(image, old, size, how, err);
+    return rc ? rc : block_image_flush(image, err);
+}
+
 static int resize_run(const struct sub_args *a, struct err *err)
 {
     struct block_image_options io = {.format = a->value[RESIZE_FORMAT],
                                      .trust = a->value[RESIZE_TRUST]};
+    const char *how_text = a->value[RESIZE_PREALLOCATION];
+    enum block_prealloc how = BLOCK_PREALLOC_OFF;
     struct block_image *image;
-    u64 old, size = 0;
-    int rc = block_image_open(a->operand[0], &io, &image, err);
+    int rc = disk_refuse(a, resize_options, resize_refused, err);
 
+    if (!rc && how_text)
+        rc = disk_prealloc(how_text, &how, err);
+    if (!rc)
+        rc = block_image_open(a->operand[0], &io, &image, err);
     if (rc)
         return rc;
-    old = block_image_size(image);
-    rc = new_size(a->operand[1], old, &size, err);
-    if (!rc && size < old && !a->value[RESIZE_SHRINK])
-        rc = sub_usage(
-            err, "%llu bytes are less than the disk has (%llu); say --shrink if that is meant",
-            (unsigned long long)size, (unsigned long long)old);
-    if (!rc)
-        rc = block_image_resize(image, size, err);
-    if (!rc)
-        rc = block_image_flush(image, err);
+    rc = resize_image(a, image, how, err);
     block_image_close(image);
     return rc;
 }

@@ -1,23 +1,54 @@
-/* `trapeze disk info` and `trapeze disk check`. Main thread. */
+/* `trapeze disk info`. Main thread. */
 #include "cmd/disk.h"
 #include <errno.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <time.h>
 
-/* --- info --- */
+enum {
+    INFO_CHAIN,
+    INFO_FORMAT,
+    INFO_SHARE,
+    INFO_OUTPUT,
+    INFO_TRUST,
+    INFO_IMAGE_OPTS,
+    INFO_OBJECT,
+    INFO_HELP
+};
 
-enum { INFO_CHAIN, INFO_FORMAT, INFO_OUTPUT, INFO_TRUST, INFO_HELP };
-
-static const struct args_spec info_options[] = {
+static const struct args_spec options[] = {
     [INFO_CHAIN] = {"backing-chain", 0, NULL, "the backing images too"},
     [INFO_FORMAT] = {"format", 'f', "FORMAT", "raw or qcow2"},
+    [INFO_SHARE] = {"force-share", 'U', NULL, "changes nothing: images in use are always shown"},
     [INFO_OUTPUT] = {"output", 0, "HOW", "human or json (human)"},
     [INFO_TRUST] = {"trust", 0, NULL, "the image may name files outside its folder"},
+    [INFO_IMAGE_OPTS] = {"image-opts", 0, NULL, NULL},
+    [INFO_OBJECT] = {"object", 0, "OBJECT", NULL},
     [INFO_HELP] = {"help", 'h', NULL, "show this help"},
     {NULL, 0, NULL, NULL},
 };
+
+static const struct disk_refusal refused[] = {
+    {INFO_IMAGE_OPTS, DISK_WHY_IMAGE_OPTS}, {INFO_OBJECT, DISK_WHY_OBJECT}, {0, NULL}};
+
+/* Where an image looks for its backing image: in its own folder, unless the name says otherwise. */
+static void print_backing_path(const struct block_image *image, void (*print)(const char *text))
+{
+    const char *name = image->fmt->backing_name, *slash = strrchr(image->path, '/');
+    auto_free char *path = NULL;
+    bool whole = *name == '/' || !slash || strcspn(name, ":") < strcspn(name, "/");
+
+    if (!whole && asprintf(&path, "%.*s/%s", (int)(slash - image->path), image->path, name) < 0)
+        path = NULL;
+    print(whole || !path ? name : path);
+}
+
+static void print_actual(const char *text)
+{
+    printf(" (actual path: %s)", text);
+}
 
 static u64 disk_usage_of(const struct block_image *image)
 {
@@ -110,8 +141,12 @@ static void print_human(const struct block_image *image)
         return;
     h = &qcow2_of(image->fmt)->h;
     printf("cluster_size: %u\n", fmt->cluster_bytes);
-    if (fmt->backing_name)
-        printf("backing file: %s\n", fmt->backing_name);
+    if (fmt->backing_name) {
+        printf("backing file: %s", fmt->backing_name);
+        if (strchr(image->path, '/') && *fmt->backing_name != '/')
+            print_backing_path(image, print_actual);
+        puts("");
+    }
     if (fmt->backing_format)
         printf("backing file format: %s\n", fmt->backing_format);
     print_snapshots(image, false);
@@ -138,8 +173,10 @@ static void print_json_version3(const struct qcow2_header *h)
            yes_no(h->compat & QCOW2_LAZY), yes_no(h->incompat & QCOW2_CORRUPT));
 }
 
-static void print_json_qcow2(const struct block_format *fmt, const struct qcow2_header *h)
+static void print_json_qcow2(const struct block_image *image, const struct qcow2_header *h)
 {
+    const struct block_format *fmt = image->fmt;
+
     printf(
         ",\n    \"cluster-size\": %u,\n    \"format-specific\": {\n        \"type\": \"qcow2\",\n"
         "        \"data\": {\n            \"compat\": \"%s\",\n            \"compression-type\": "
@@ -153,10 +190,12 @@ static void print_json_qcow2(const struct block_format *fmt, const struct qcow2_
         disk_json_text(fmt->data_name);
         printf(",\n            \"data-file-raw\": %s", yes_no(h->autoclear & QCOW2_DATA_RAW));
     }
-    printf("\n        }\n    },\n    \"dirty-flag\": %s", yes_no(h->incompat & QCOW2_DIRTY));
+    printf("\n        }\n    }");
     if (fmt->backing_name) {
         printf(",\n    \"backing-filename\": ");
         disk_json_text(fmt->backing_name);
+        printf(",\n    \"full-backing-filename\": ");
+        print_backing_path(image, disk_json_text);
     }
     if (fmt->backing_format) {
         printf(",\n    \"backing-filename-format\": ");
@@ -166,13 +205,16 @@ static void print_json_qcow2(const struct block_format *fmt, const struct qcow2_
 
 static void print_json(const struct block_image *image)
 {
+    bool qcow2 = !strcmp(image->fmt->ops->name, "qcow2");
+
     printf("{\n    \"virtual-size\": %llu,\n    \"filename\": ",
            (unsigned long long)image->fmt->size);
     disk_json_text(image->path);
-    printf(",\n    \"format\": \"%s\",\n    \"actual-size\": %llu", image->fmt->ops->name,
-           (unsigned long long)disk_usage_of(image));
-    if (!strcmp(image->fmt->ops->name, "qcow2")) {
-        print_json_qcow2(image->fmt, &qcow2_of(image->fmt)->h);
+    printf(",\n    \"format\": \"%s\",\n    \"actual-size\": %llu,\n    \"dirty-flag\": %s",
+           image->fmt->ops->name, (unsigned long long)disk_usage_of(image),
+           yes_no(qcow2 && qcow2_of(image->fmt)->h.incompat & QCOW2_DIRTY));
+    if (qcow2) {
+        print_json_qcow2(image, &qcow2_of(image->fmt)->h);
         print_snapshots(image, true);
     }
     printf("\n}");
@@ -187,8 +229,10 @@ static int info_run(const struct sub_args *a, struct err *err)
                                      .repair = !chain,
                                      .trust = a->value[INFO_TRUST]};
     struct block_image *image;
-    int rc = disk_output(a->value[INFO_OUTPUT], &json, err);
+    int rc = disk_refuse(a, options, refused, err);
 
+    if (!rc)
+        rc = disk_output(a->value[INFO_OUTPUT], &json, err);
     if (!rc)
         rc = block_image_open(a->operand[0], &io, &image, err);
     if (rc)
@@ -213,119 +257,8 @@ const struct subverb disk_info_verb = {
     .name = "info",
     .usage = "[options] FILE",
     .summary = "Say what an image is",
-    .options = info_options,
+    .options = options,
     .operands_min = 1,
     .operands_max = 1,
     .run = info_run,
-};
-
-/* --- check --- */
-
-enum { CHECK_FORMAT, CHECK_OUTPUT, CHECK_REPAIR, CHECK_HELP };
-
-static const struct args_spec check_options[] = {
-    [CHECK_FORMAT] = {"format", 'f', "FORMAT", "qcow2"},
-    [CHECK_OUTPUT] = {"output", 0, "HOW", "human or json (human)"},
-    [CHECK_REPAIR] = {"repair", 'r', "WHAT", "mend: leaks, or all"},
-    [CHECK_HELP] = {"help", 'h', NULL, "show this help"},
-    {NULL, 0, NULL, NULL},
-};
-
-#define FAULTS_SHOWN 50
-
-static void show_fault(struct qcow2_check *c, bool leak, const char *text)
-{
-    u64 n = c->leaks + c->corruptions;
-
-    if (n <= FAULTS_SHOWN)
-        fprintf(stderr, "%s: %s\n", leak ? "leak" : "damage", text);
-    else if (n == FAULTS_SHOWN + 1)
-        fputs("... and more\n", stderr);
-}
-
-static void print_check(const struct block_image *image, const struct qcow2_check *c)
-{
-    if (c->corruptions_fixed || c->leaks_fixed)
-        printf("Mended: %llu faults, %llu leaked clusters.\n",
-               (unsigned long long)c->corruptions_fixed, (unsigned long long)c->leaks_fixed);
-    if (c->corruptions)
-        printf("%llu faults were found. Writing to the image may destroy data.\n",
-               (unsigned long long)c->corruptions);
-    if (c->leaks)
-        printf("%llu leaked clusters were found: space is lost, no data.\n",
-               (unsigned long long)c->leaks);
-    if (!c->corruptions && !c->leaks)
-        puts("No errors were found on the image.");
-    printf("%llu/%llu = %.2f%% allocated, %.2f%% fragmented, %.2f%% compressed clusters\n",
-           (unsigned long long)c->allocated, (unsigned long long)c->clusters,
-           c->clusters ? 100.0 * (double)c->allocated / (double)c->clusters : 0,
-           c->allocated ? 100.0 * (double)c->fragmented / (double)c->allocated : 0,
-           c->allocated ? 100.0 * (double)c->packed / (double)c->allocated : 0);
-    printf("Image end offset: %llu\n", (unsigned long long)c->end);
-}
-
-static void print_check_json(const struct block_image *image, const struct qcow2_check *c)
-{
-    printf("{\n    \"filename\": ");
-    disk_json_text(image->path);
-    printf(",\n    \"format\": \"qcow2\",\n    \"check-errors\": 0,\n    \"corruptions\": %llu,\n  "
-           "  \"leaks\": %llu,\n"
-           "    \"corruptions-fixed\": %llu,\n    \"leaks-fixed\": %llu,\n    \"total-clusters\": "
-           "%llu,\n"
-           "    \"allocated-clusters\": %llu,\n    \"fragmented-clusters\": %llu,\n"
-           "    \"compressed-clusters\": %llu,\n    \"image-end-offset\": %llu\n}\n",
-           (unsigned long long)c->corruptions, (unsigned long long)c->leaks,
-           (unsigned long long)c->corruptions_fixed, (unsigned long long)c->leaks_fixed,
-           (unsigned long long)c->clusters, (unsigned long long)c->allocated,
-           (unsigned long long)c->fragmented, (unsigned long long)c->packed,
-           (unsigned long long)c->end);
-}
-
-static int repair_of(const char *text, enum qcow2_repair *ret_repair, struct err *err)
-{
-    if (text && strcmp(text, "leaks") && strcmp(text, "all"))
-        return sub_usage(err, "--repair '%s' is not known; there are leaks and all", text);
-    *ret_repair = !text                  ? QCOW2_REPAIR_NONE
-                  : !strcmp(text, "all") ? QCOW2_REPAIR_ALL
-                                         : QCOW2_REPAIR_LEAKS;
-    return 0;
-}
-
-static int check_run(const struct sub_args *a, struct err *err)
-{
-    struct qcow2_check c = {.report = show_fault};
-    enum qcow2_repair repair = QCOW2_REPAIR_NONE;
-    struct block_image_options io = {.format = a->value[CHECK_FORMAT], .repair = true};
-    struct block_image *image;
-    bool json = false;
-    int rc = disk_output(a->value[CHECK_OUTPUT], &json, err);
-
-    if (!rc)
-        rc = repair_of(a->value[CHECK_REPAIR], &repair, err);
-    io.readonly = repair == QCOW2_REPAIR_NONE;
-    if (!rc)
-        rc = block_image_open(a->operand[0], &io, &image, err);
-    if (rc)
-        return rc;
-    if (strcmp(image->fmt->ops->name, "qcow2"))
-        rc =
-            err_set(err, ENOTSUP, "%s: raw images have nothing that could be checked", image->path);
-    else
-        rc = qcow2_check(image->fmt, repair, &c, err);
-    if (!rc && json)
-        print_check_json(image, &c);
-    else if (!rc)
-        print_check(image, &c);
-    block_image_close(image);
-    return rc ? rc : c.corruptions ? DISK_NO : c.leaks ? DISK_LEAKS : STATUS_OK;
-}
-
-const struct subverb disk_check_verb = {
-    .name = "check",
-    .usage = "[options] FILE",
-    .summary = "Find damage in an image, and mend it",
-    .options = check_options,
-    .operands_min = 1,
-    .operands_max = 1,
-    .run = check_run,
 };

@@ -1,0 +1,191 @@
+/*
+ * Where new images are made: see disk_target.h.
+ *
+ * Main thread; a second one waits for signals, and ends the program by the one that comes, which is what the shell that
+ * started it expects. The worker threads need not know about it.
+ */
+#include "cmd/disk_target.h"
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define NAMES_MAX 100 /* parts that others left, with a process number like ours */
+
+/* --- signals --- */
+
+static void *watch(void *opaque)
+{
+    const struct disk_target *t = opaque;
+    int signal_number;
+
+    if (sigwait(&t->ending, &signal_number))
+        return NULL;
+    if (t->in_place)
+        fprintf(stderr, "trapeze disk: %s: stopped; only a part of it is written\n", t->path);
+    else
+        unlink(t->work);
+    signal(signal_number, SIG_DFL);
+    pthread_sigmask(SIG_UNBLOCK, &t->ending, NULL);
+    raise(signal_number);
+    return NULL;
+}
+
+/* What whoever started us wanted ignored, stays so: a program in the background of a script does not end by Ctrl-C. */
+static void choose_signals(sigset_t *ret_ending)
+{
+    static const int all[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
+    struct sigaction now;
+
+    sigemptyset(ret_ending);
+    for (unsigned i = 0; i < ARRAY_LEN(all); i++)
+        if (sigaction(all[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
+            sigaddset(ret_ending, all[i]);
+}
+
+static int start_watch(struct disk_target *t, struct err *err)
+{
+    int rc;
+
+    choose_signals(&t->ending);
+    pthread_sigmask(SIG_BLOCK, &t->ending, &t->before);
+    /* Those are errors of a write, which are reported as such. */
+    signal(SIGXFSZ, SIG_IGN);
+    signal(SIGPIPE, SIG_IGN);
+    rc = pthread_create(&t->watcher, NULL, watch, t);
+    t->watching = rc == 0;
+    if (!rc)
+        return 0;
+    pthread_sigmask(SIG_SETMASK, &t->before, NULL);
+    return err_sys(err, rc, "cannot start a thread");
+}
+
+static void stop_watch(struct disk_target *t)
+{
+    if (!t->watching)
+        return;
+    pthread_cancel(t->watcher);
+    pthread_join(t->watcher, NULL);
+    pthread_sigmask(SIG_SETMASK, &t->before, NULL);
+}
+
+/* --- the file --- */
+
+/* The name behind symbolic links, which stay what they are. */
+static int find_path(struct disk_target *t, const char *path, struct err *err)
+{
+    struct stat st;
+
+    t->path = realpath(path, NULL);
+    if (!t->path && errno == ENOENT && lstat(path, &st) == 0)
+        return err_set(err, ENOENT, "%s: a symbolic link that leads to nothing", path);
+    if (!t->path && errno != ENOENT)
+        return err_sys(err, errno, "%s", path);
+    if (!t->path)
+        t->path = strdup(path);
+    return t->path ? 0 : err_set(err, ENOMEM, "no memory");
+}
+
+/* What will be replaced must be nobody's at the moment, and its owner's to give away. */
+static int lock_old(struct disk_target *t, struct stat *st, struct err *err)
+{
+    struct block_file_options fo = BLOCK_FILE_OPTIONS;
+    int rc = block_file_open(t->path, &fo, &t->old, err);
+
+    if (rc)
+        return rc;
+    if (fstat(t->old->fd, st))
+        return err_sys(err, errno, "%s", t->path);
+    return 0;
+}
+
+static int make_part(struct disk_target *t, const struct stat *old, struct err *err)
+{
+    auto_close int fd = -1;
+
+    for (unsigned n = 0; fd < 0 && n < NAMES_MAX; n++) {
+        free(t->work);
+        t->work = NULL;
+        if (asprintf(&t->work, "%s.%d-%u.part", t->path, getpid(), n) < 0)
+            return err_set(err, ENOMEM, "no memory");
+        fd = open(t->work, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        if (fd < 0 && errno != EEXIST)
+            break;
+    }
+    if (fd < 0) {
+        err_sys(err, errno, "%s: cannot make it%s", t->path,
+                old ? " anew, beside the old one (which convert -n would write into)" : "");
+        free(t->work);
+        t->work = NULL;
+        return -err->code;
+    }
+    /* Whose it was and who may read it, as far as we can say that. */
+    if (old && (fchown(fd, old->st_uid, old->st_gid) || fchmod(fd, old->st_mode & 07777)) &&
+        errno != EPERM)
+        return err_sys(err, errno, "%s: cannot set its permissions", t->work);
+    return 0;
+}
+
+static void let_go(struct disk_target *t)
+{
+    block_file_close(t->old);
+    free(t->path);
+    free(t->work);
+}
+
+int disk_target_open(struct disk_target *t, const char *path, bool in_place, struct err *err)
+{
+    struct stat st = {0};
+    int rc;
+
+    *t = (struct disk_target){.in_place = in_place};
+    rc = find_path(t, path, err);
+    if (!rc && stat(t->path, &st) == 0 && S_ISBLK(st.st_mode))
+        t->in_place = true;
+    if (!rc && t->in_place)
+        t->work = strdup(t->path);
+    else if (!rc && st.st_mode)
+        rc = lock_old(t, &st, err);
+    if (!rc && !t->in_place)
+        rc = make_part(t, t->old ? &st : NULL, err);
+    if (!rc && !t->work)
+        rc = err_set(err, ENOMEM, "no memory");
+    if (!rc)
+        rc = start_watch(t, err);
+    if (rc && t->work && !t->in_place)
+        unlink(t->work);
+    if (rc)
+        let_go(t);
+    return rc;
+}
+
+/* The name lasts as well. */
+static int sync_folder(const char *path, struct err *err)
+{
+    const char *slash = strrchr(path, '/');
+    auto_free char *folder = slash ? strndup(path, (size_t)(slash - path) + 1) : strdup(".");
+    auto_close int fd = folder ? open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (!folder)
+        return err_set(err, ENOMEM, "no memory");
+    return fd < 0 || fsync(fd) ? err_sys(err, errno, "%s: cannot sync the folder", folder) : 0;
+}
+
+int disk_target_close(struct disk_target *t, int rc, bool sync, struct err *err)
+{
+    if (!t->in_place && !rc && rename(t->work, t->path))
+        rc = err_sys(err, errno, "%s: cannot give it its name", t->path);
+    else if (!t->in_place && !rc && sync)
+        rc = sync_folder(t->path, err);
+    if (!t->in_place && rc) {
+        unlink(t->work);
+        err_wrap(err, t->old ? "%s was not made; what was there is there still" : "%s was not made",
+                 t->path);
+    }
+    stop_watch(t);
+    let_go(t);
+    return rc;
+}
