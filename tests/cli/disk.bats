@@ -311,7 +311,7 @@ END
     refuses 2 "the size is missing" "$TRAPEZE" disk create a.raw
     refuses 2 "power of two" "$TRAPEZE" disk create -o cluster_size=100k a.qcow2 1M
     refuses 4 "512 to 2M" "$TRAPEZE" disk create -o cluster_size=4M a.qcow2 1M
-    refuses 2 "-o 'size'" "$TRAPEZE" disk create -o size=1 a.qcow2 1M
+    refuses 2 "-o 'colour'" "$TRAPEZE" disk create -o colour=1 a.qcow2 1M
     refuses 2 "did you mean 'create'" "$TRAPEZE" disk creat a.qcow2 1M
     refuses 2 "too few operands" "$TRAPEZE" disk convert a.qcow2
     refuses 2 "no option --shring" "$TRAPEZE" disk resize --shring a 1
