@@ -3,7 +3,8 @@
 
 usage: bench/disk.py [--trapeze PATH] [--size GIB] [--rounds 5] [--dir DIR] [--out FILE] [--append FILE]
 
-Half of the disk is data that does not compress, in pieces of 64 MiB with holes between. By default it lies in memory
+Half of the disk is data that does not compress, in pieces of 64 MiB with holes between. What is compressed is a sixteenth
+of that size, two thirds of it files of this host's /usr and one third noise, 4 MiB in turn. By default it lies in memory
 (/dev/shm), where the programs are measured and not the host's disk. Rounds alternate, and so does who begins; every figure
 is a median. What is written is compared with what was read, once. Nothing here is a test: no time is asserted.
 """
@@ -20,6 +21,7 @@ import time
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 PIECE = 64 << 20
+PACK_PIECE = 4 << 20
 
 
 def make_disk(path, size):
@@ -29,6 +31,32 @@ def make_disk(path, size):
         for at in range(0, size, 2 * PIECE):
             f.seek(at)
             f.write(data)
+
+
+def usr_files():
+    """Blocks of what is in /usr, always in the same order."""
+    for folder, folders, names in os.walk('/usr/lib'):
+        folders.sort()
+        for name in sorted(names):
+            path = os.path.join(folder, name)
+            if os.path.islink(path) or not os.path.isfile(path):
+                continue
+            with open(path, 'rb') as f:
+                yield f.read(PACK_PIECE)
+
+
+def make_mixed(path, size):
+    """Files, files, noise; over and over."""
+    files, held = usr_files(), b''
+    with open(path, 'wb') as f:
+        for n in range(size // PACK_PIECE):
+            while n % 3 != 2 and len(held) < PACK_PIECE:
+                held += next(files)
+            if n % 3 == 2:
+                f.write(os.urandom(PACK_PIECE))
+            else:
+                f.write(held[:PACK_PIECE])
+                held = held[PACK_PIECE:]
 
 
 def timed(command):
@@ -41,19 +69,23 @@ def timed(command):
 
 def measure(rivals, where, rounds):
     """{row: {rival: [(wall, cpu)]}}"""
-    rows = {f'{source} to {target}': (source, target) for source in ('raw', 'qcow2') for target in ('qcow2', 'raw')}
+    disk = {'raw': f'{where}/disk.raw', 'qcow2': f'{where}/disk.qcow2'}
+    mixed = {'raw': f'{where}/mixed.raw', 'qcow2': f'{where}/mixed.qcow2'}
+    rows = {f'{source} to {target}': (disk, source, target, []) for source in disk for target in ('qcow2', 'raw')}
+    for packing in 'zlib', 'zstd':
+        rows[f'raw to qcow2, packed by {packing}'] = (mixed, 'raw', 'qcow2', ['-c', '-o', f'compression_type={packing}'])
+    rows['qcow2, packed by zlib, to raw'] = (mixed, 'qcow2', 'raw', [])
     results = {row: {name: [] for name in rivals} for row in rows}
-    subprocess.run(['qemu-img', 'convert', '-f', 'raw', '-O', 'qcow2', f'{where}/disk.raw', f'{where}/disk.qcow2'],
-                   check=True)
+    for images, options in (disk, []), (mixed, ['-c']):
+        subprocess.run(['qemu-img', 'convert', *options, '-f', 'raw', '-O', 'qcow2', images['raw'], images['qcow2']], check=True)
     for n in range(rounds):
-        for row, (source, target) in rows.items():
+        for row, (images, source, target, options) in rows.items():
             for name in list(rivals)[::1 if n % 2 else -1]:
                 out = f'{where}/out.{target}'
-                command = rivals[name] + ['convert', '-f', source, '-O', target, f'{where}/disk.{source}', out]
+                command = rivals[name] + ['convert', *options, '-f', source, '-O', target, images[source], out]
                 results[row][name].append(timed(command))
                 if not n:
-                    subprocess.run(['qemu-img', 'compare', '-q', '-f', 'raw', '-F', target, f'{where}/disk.raw', out],
-                                   check=True)
+                    subprocess.run(['qemu-img', 'compare', '-q', '-f', 'raw', '-F', target, images['raw'], out], check=True)
                 os.unlink(out)
     return results
 
@@ -89,6 +121,7 @@ def main():
     rivals = {'qemu-img': ['qemu-img'], 'trapeze': [args.trapeze, 'disk']}
     with tempfile.TemporaryDirectory(prefix='trapeze-bench-', dir=args.dir) as where:
         make_disk(f'{where}/disk.raw', size)
+        make_mixed(f'{where}/mixed.raw', size // 16)
         results = measure(rivals, where, args.rounds)
     print(table(results, size))
     if args.append:
