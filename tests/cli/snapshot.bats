@@ -115,6 +115,22 @@ nothing_left() {
     nothing_left
 }
 
+@test "taken under KVM, restored under bt and again under KVM" {
+    [ -r /dev/kvm ] && [ -w /dev/kvm ] || skip "there is no /dev/kvm"
+    export TRAPEZE_ACCEL_ANYWAY=kvm # one that fails the probe does for this guest
+    guest e --name web --accel kvm --cpus 2
+    taken web s
+    unset TRAPEZE_ACCEL_ANYWAY
+    echoes s # auto would take a KVM that works
+    trapeze snapshot restore -d --name other --accel bt s
+    taken other back
+    export TRAPEZE_ACCEL_ANYWAY=kvm
+    trapeze snapshot restore -d --name third --accel kvm back
+    [ "$(state third)" = running ]
+    taken third again # it answers, too
+    echoes again
+}
+
 @test "compressed" {
     guest e
     taken vm1 small --compress

@@ -54,8 +54,14 @@ static void set_pic(struct kvm_pic_state *k, const struct x86_pic *p, u8 elcr_ma
                                 .special_fully_nested_mode = p->fully_nested};
 }
 
+#define NO_MODE 0xff /* KVM's, of a channel that no guest has programmed */
+
 static void get_channel(struct x86_pit_channel *c, const struct kvm_pit_channel_state *k)
 {
+    if (k->mode == NO_MODE) { /* as ours at power-on */
+        *c = (struct x86_pit_channel){.mode = 3, .access = RW_WORD_LOW, .gate = k->gate};
+        return;
+    }
     *c = (struct x86_pit_channel){.start_ns = k->count_load_time,
                                   .count = k->count,
                                   .latch = k->latched_count,
