@@ -2,7 +2,7 @@
  * Runs the machine of a snapshot's folder, whatever frequency the time stamp counter had where it was taken: the model is
  * given this host's, which `trapeze snapshot restore` rightly refuses to do. Its serial port is standard input and output.
  *
- * usage: golden FOLDER [DISK...]
+ * usage: golden ACCELERATOR FOLDER [DISK...]
  */
 #include "vm/identity.h"
 #include "vm/snapshot/snapshot.h"
@@ -49,10 +49,10 @@ static struct snapchain *open_memory(const char *folder, u64 ram_bytes, struct e
     return c;
 }
 
-static void adapt(struct vm_config *c, struct vm_identity *id, char **disks)
+static void adapt(struct vm_config *c, struct vm_identity *id, const char *accel, char **disks)
 {
     c->serial.kind = VM_SERIAL_STDIO;
-    snprintf(c->accel, sizeof(c->accel), "bt");
+    snprintf(c->accel, sizeof(c->accel), "%s", accel);
     for (unsigned i = 0; i < c->ndisks && disks[i]; i++) {
         free(c->disk[i].path);
         c->disk[i].path = strdup(disks[i]);
@@ -62,7 +62,7 @@ static void adapt(struct vm_config *c, struct vm_identity *id, char **disks)
     id->model.tsc_khz = host_tsc_khz();
 }
 
-static int restore(const char *folder, char **disks, struct err *err)
+static int restore(const char *accel, const char *folder, char **disks, struct err *err)
 {
     struct state_buf state = {0};
     struct state_source from = state_buf_source(&state);
@@ -77,7 +77,7 @@ static int restore(const char *folder, char **disks, struct err *err)
     rc = rc ? rc : vm_config_load(&from, &c, &id, err);
     if (rc)
         return rc;
-    adapt(&c, &id, disks);
+    adapt(&c, &id, accel, disks);
     what.memory = open_memory(folder, c.memory_bytes, err);
     what.kernel = open_in(folder, "kernel");
     rc = what.memory ? vm_new_from(&c, &id, &vm, err) : -err->code;
@@ -94,9 +94,9 @@ int main(int argc, char **argv)
 {
     struct err err = ERR_INIT;
 
-    if (argc < 2)
+    if (argc < 3)
         return 2;
-    int rc = restore(argv[1], argv + 2, &err);
+    int rc = restore(argv[1], argv[2], argv + 3, &err);
     if (rc)
         fprintf(stderr, "golden: %s\n", err.msg);
     return rc ? 1 : 0;
