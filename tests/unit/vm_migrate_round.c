@@ -2,10 +2,28 @@
 #include "unit.h"
 
 #include "vm/migrate/estimate.h"
+#include "vm/migrate/gently.h"
 #include "vm/migrate/pace.h"
 #include "vm/migrate/queue.h"
 
 #define MS 1000000ll
+
+/* Half of a processor will do for ever; a sixth will not, and a good time before only helps for a while. */
+static void patience_ends_where_it_starves(void **state)
+{
+    struct migrate_patience p = {0};
+    s64 waited = 0;
+
+    for (int i = 0; i < 1000; i++)
+        migrate_patience_note(&p, 5 * MS, 5 * MS);
+    migrate_patience_note(&p, 1000 * MS, 0);
+    assert_false(p.over);
+    for (; !p.over && waited < 1000 * MS; waited += 5 * MS)
+        migrate_patience_note(&p, MS, 5 * MS);
+    assert_in_range(waited, 100 * MS, 300 * MS);
+    migrate_patience_note(&p, 1000 * MS, 0);
+    assert_true(p.over);
+}
 
 /* Sends as fast as it may for a second: the rate is kept. */
 static void pace_holds_the_rate(void **state)
@@ -338,6 +356,7 @@ static void judge_allowed_downtime_grows(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
+    cmocka_unit_test(patience_ends_where_it_starves),
     cmocka_unit_test(pace_holds_the_rate),
     cmocka_unit_test(queue_sends_everything_once),
     cmocka_unit_test(queue_holds_back_written_pages),

@@ -8,7 +8,6 @@
  */
 #include "vm/migrate/destination_parts.h"
 
-#include "vm/migrate/gently.h"
 #include <errno.h>
 #include <stdlib.h>
 #include <sys/prctl.h>
@@ -155,7 +154,13 @@ static int take(struct arrival *a, const struct migrate_head *head, struct err *
     return take_control(a, head, err);
 }
 
-/* Until it ends; the first time until the first round has, which is most of what comes at all. */
+static bool stays_gentle(struct arrival *a, enum migrate_type type)
+{
+    return (type == MIGRATE_PAGES || type == MIGRATE_BLOCKS) &&
+           !migrate_patience_over(&a->patience);
+}
+
+/* Until it ends; the first time until the first round has, which is most of what comes at all, or until its patience has. */
 static void take_all(void *opaque)
 {
     struct arrival *a = opaque;
@@ -165,7 +170,7 @@ static void take_all(void *opaque)
         a->rc = migrate_line_receive(&a->line, &head, &a->err);
         if (!a->rc)
             a->rc = take(a, &head, &a->err);
-    } while (!a->rc && (!a->bulk || head.type == MIGRATE_PAGES || head.type == MIGRATE_BLOCKS));
+    } while (!a->rc && (!a->bulk || stays_gentle(a, head.type)));
 }
 
 static void *arrival_thread(void *opaque)

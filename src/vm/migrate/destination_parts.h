@@ -2,6 +2,7 @@
 #ifndef VM_MIGRATE_DESTINATION_PARTS_H
 #define VM_MIGRATE_DESTINATION_PARTS_H
 
+#include "vm/migrate/gently.h"
 #include "vm/migrate/destination.h"
 #include "vm/migrate/line.h"
 #include "vm/migrate/page.h"
@@ -11,7 +12,9 @@ struct arrival {
     struct migrate_line line;
     struct migrate_decoder decoder;
     pthread_t thread;
-    bool started, bulk;
+    bool started;
+    bool bulk; /* its thread gives way to guests just now */
+    struct migrate_patience patience;
     u32 fence; /* the last one that came */
     int rc;    /* of its thread */
     struct err err;

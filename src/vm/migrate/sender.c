@@ -5,7 +5,6 @@
  *   waiting --pass--> sending --nothing left--> waiting
  *      \--quit--> ended
  */
-#include "vm/migrate/gently.h"
 #include "vm/migrate/source_parts.h"
 
 #include <errno.h>
@@ -97,7 +96,7 @@ static void send_pass(void *opaque)
     unsigned most;
     int rc = 0;
 
-    while (!rc && (most = next_most(m)) &&
+    while (!rc && !(m->gentle && migrate_patience_over(&m->patience)) && (most = next_most(m)) &&
            migrate_queue_take(&s->queue, m->index, most, &first, &bits))
         rc = send_group(m, first, bits, &err);
     if (rc)
@@ -122,10 +121,13 @@ static void *sender_thread(void *opaque)
         seen = s->pass;
         bool runs = s->phase == MIGRATE_PRECOPY;
         pthread_mutex_unlock(&s->lock);
-        if (runs)
+        m->gentle = runs && !m->patience.over;
+        if (m->gentle)
             migrate_gently(send_pass, m);
-        else
+        if (!m->gentle || m->patience.over) {
+            m->gentle = false;
             send_pass(m);
+        }
         pthread_mutex_lock(&s->lock);
         if (!--s->busy)
             pthread_cond_broadcast(&s->changed);

@@ -2,6 +2,7 @@
 #ifndef VM_MIGRATE_SOURCE_PARTS_H
 #define VM_MIGRATE_SOURCE_PARTS_H
 
+#include "vm/migrate/gently.h"
 #include "vm/migrate/line.h"
 #include "vm/migrate/pace.h"
 #include "vm/migrate/queue.h"
@@ -14,6 +15,8 @@ struct migrate_sender {
     struct migrate_line *line;
     struct migrate_encoder encoder;
     unsigned most; /* pages in a message, while the guest runs over there */
+    bool gentle;   /* it gives way to the guest just now */
+    struct migrate_patience patience;
     s64 waited_ns; /* for room on the line, before this message */
     pthread_t thread;
     bool started;
