@@ -197,6 +197,14 @@ enum entry_kind link_kind(const struct code_cache *k, const struct link *l, cons
     return same_page && !to->crosses && !from->crosses ? ENTRY_NEAR : ENTRY_FAR;
 }
 
+static void link_to(struct code_cache *k, struct link *l, struct block *to, code_ref entry)
+{
+    l->to = arena_ref_of(k, to);
+    l->next_in = to->incoming;
+    to->incoming = arena_ref_of(k, l);
+    patch_rel32(k, l->jmp, entry);
+}
+
 void link_set(struct bt *bt, struct link *l, struct block *to, code_ref bridge)
 {
     struct code_cache *k = bt->cache;
@@ -206,16 +214,44 @@ void link_set(struct bt *bt, struct link *l, struct block *to, code_ref bridge)
     if (l->to || from->dead || to->dead)
         return;
     code_ref near = to->vpc <= from->vpc + from->bytes ? to->poll : to->entry;
-    code_ref entry = kind == ENTRY_NEAR ? near : kind == ENTRY_FAR ? to->far : bridge;
-    l->to = arena_ref_of(k, to);
-    l->next_in = to->incoming;
-    to->incoming = arena_ref_of(k, l);
-    patch_rel32(k, l->jmp, entry);
+    link_to(k, l, to, kind == ENTRY_NEAR ? near : kind == ENTRY_FAR ? to->far : bridge);
 }
 
 static struct link *link_at_ref(const struct code_cache *k, arena_ref ref)
 {
     return arena_at(k, ref);
+}
+
+/* The link that owns the jump, which is made when it is asked for: few windows ever need one. NULL: no room. */
+static struct link *twin_link(struct bt *bt, struct block *from, const struct block *to, code_ref jmp, code_ref stub)
+{
+    struct code_cache *k = bt->cache;
+    struct link *l = arena_at(k, from->outgoing);
+
+    while (l && l->jmp != jmp)
+        l = arena_at(k, l->next_out);
+    if (l || !cache_has_room(bt))
+        return l;
+    l = arena_alloc(bt, sizeof(*l));
+    *l = (struct link){
+        .target = to->vpc, .jmp = jmp, .stub = stub, .from = arena_ref_of(k, from), .next_out = from->outgoing};
+    from->outgoing = arena_ref_of(k, l);
+    return l;
+}
+
+void link_twin(struct bt *bt, code_ref jmp, code_ref stub, struct block *to)
+{
+    struct code_cache *k = bt->cache;
+
+    cache_lock(bt);
+    struct block *from = block_of_host(bt, code_at(k, jmp));
+    if (from && !from->dead && !to->dead) {
+        struct link *l = twin_link(bt, from, to, jmp, stub);
+        /* Never its polling entry: the instruction may be in the shadow of an STI. */
+        if (l && !l->to && link_kind(k, l, to) == ENTRY_NEAR)
+            link_to(k, l, to, to->entry);
+    }
+    cache_unlock(bt);
 }
 
 static void link_remove_from_target(const struct code_cache *k, struct link *l)

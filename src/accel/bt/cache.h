@@ -169,6 +169,9 @@ struct block *block_of_host(struct bt *bt, const u8 *rx);  /* the block whose co
 void block_add(struct bt *bt, struct block *b);
 /* Patches l to jump to `to`, which has the entry that link_kind() asks for; indirect: by way of `bridge`. */
 void link_set(struct bt *bt, struct link *l, struct block *to, code_ref bridge);
+/* The jump out of one of its block's windows, which goes to `stub` while it is not linked, leads to the twin `to` if the
+ * two lie in one page. */
+void link_twin(struct bt *bt, code_ref jmp, code_ref stub, struct block *to);
 enum entry_kind link_kind(const struct code_cache *k, const struct link *l, const struct block *to);
 
 static inline struct block *link_from(const struct code_cache *k, const struct link *l)

@@ -111,6 +111,7 @@ bool gen_copy_needs_care(const struct insn *in); /* cannot be done by gen_copy w
 bool gen_inline(struct gen *g); /* a special instruction in line; false: call its function */
 
 /* gen_flow.c */
+void align_rel32(struct gen *g, unsigned opcode_bytes); /* so that the rel32 behind them can be patched atomically */
 void gen_link(struct gen *g, u64 target);           /* jump to a guest address */
 void gen_dispatch(struct gen *g);                   /* jump to the guest address in S1 */
 void gen_special(struct gen *g, sys_fn *fn, bool ends); /* call of a C function for this insn */

@@ -38,7 +38,7 @@ void gen_special(struct gen *g, sys_fn *fn, bool ends)
 
 /* --- jumps --- */
 
-static void align_rel32(struct gen *g, unsigned opcode_bytes)
+void align_rel32(struct gen *g, unsigned opcode_bytes)
 {
     static const u8 nop[4][3] = {{0}, {0x90}, {0x66, 0x90}, {0x0f, 0x1f, 0x00}};
     unsigned pad = -(uintptr_t)(g->o.p + opcode_bytes) & 3;

@@ -173,19 +173,29 @@ static void cold_slow(struct gen *g, const struct cold *k)
     gen_slow_call(g, k);
 }
 
+/* What lies in two pages jumps to the block's twin once that is known, see light_window(). */
 static void cold_window(struct gen *g, const struct cold *k)
 {
+    const struct code_cache *cache = g->bt->cache;
     struct code *o = &g->o;
 
-    patch_here(o, k->from1);
     patch_here(o, k->from2);
     if (k->live)
         flags_restore(o, 0, PRIV_FIELD(P_RAX));
+    align_rel32(g, 1);
+    u8 *to_twin = jmp(o);
+    patch_here(o, k->from1);
+    if (k->live)
+        flags_restore(o, 0, PRIV_FIELD(P_RAX));
+    patch_here(o, to_twin);
+    code_ref stub = gen_here(g);
     b3(o, 0x4c, 0x8d, 0x3d), b4(o, 5); /* lea r15, [rip + 5] */
-    jmp_rx(o, g->bt->cache->tramp[STUB_WINDOW]);
+    jmp_rx(o, cache->tramp[STUB_WINDOW]);
     b8(o, k->vpc);
     b4(o, (u32)(k->resume - o->p));
     b4(o, k->window.span | (u32)k->window.write << 16 | (u32)g->b->relative << 24);
+    b4(o, code_ref_of(cache, to_twin + o->to_rx));
+    b4(o, stub);
 }
 
 void gen_cold_code(struct gen *g)

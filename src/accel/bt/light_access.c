@@ -57,6 +57,7 @@ struct window_record {
     s32 resume;
     u16 span;
     u8 write, relative;
+    code_ref to_twin, stub; /* the jump for what lies in two pages; where it goes while there is no twin */
 } __attribute__((packed));
 
 /* A window's check failed. Nothing may be raised here: the accesses may never happen. */
@@ -73,6 +74,8 @@ struct stub_ret light_window(struct cpu *c, u64 lin, u64 rec)
     c->mode |= MODE_NOWINDOW;
     struct block *b = block_at(c, vpc, ENTRY_NEAR);
     c->mode &= ~MODE_NOWINDOW;
+    if ((lin & 0xfff) + r->span > 4096)
+        link_twin(c->vcpu->bt, r->to_twin, r->stub, b);
     relative_enter(c, b, vpc);
     return go_to(c, b->entry);
 }

@@ -6,7 +6,8 @@
  * The check comes before the first access, where possible where the flags are dead, and never raises anything: the
  * accesses it stands for may not happen (a branch may leave the block first). When it fails (the bytes straddle two
  * pages, the page is not mapped, or it is to be written and not dirty yet) the block is left for a twin that was
- * translated without windows (MODE_NOWINDOW), where every access is checked by itself.
+ * translated without windows (MODE_NOWINDOW), where every access is checked by itself. Stack frames that straddle two
+ * pages stay there, so this way becomes a direct jump when it is first taken.
  */
 #include "accel/bt/gen.h"
 
