@@ -5,6 +5,7 @@
 #define RW (PTE_P | PTE_W)
 #define FAR_AWAY (4ul << 30)
 #define PARTS_VA (TEST_VA + (1ul << 36))
+#define STRADDLE_VA (TEST_VA + (1ul << 37))
 
 static u64 *page_with(u64 value)
 {
@@ -93,8 +94,47 @@ static void check_canonical(void)
     report_trap(VEC_GP, 0, "GP: near the border");
 }
 
+/* Whether a thousand calls with that frame give its first and third word, 1, and `imm`, which is part of the code. */
+static bool sums_up(u8 *code, const u64 *frame, u32 imm)
+{
+    /* stc; mov (%rdi), %rax; mov 16(%rdi), %rdx; adc %rdx, %rax; add $imm, %rax; ret */
+    static const u8 sum[] = {0xf9, 0x48, 0x8b, 0x07, 0x48, 0x8b, 0x57, 0x10, 0x48,
+                             0x11, 0xd0, 0x48, 0x05, 0,    0,    0,    0,    0xc3};
+    bool good = true;
+
+    memcpy(code, sum, sizeof(sum));
+    memcpy(code + 13, &imm, 4);
+    for (unsigned i = 0; i < 1000; i++) {
+        u64 value;
+
+        asm volatile("call *%1" : "=a"(value) : "r"(code), "D"(frame) : "rdx", "memory", "cc");
+        good &= value == frame[0] + frame[2] + 1 + imm;
+    }
+    return good;
+}
+
+/* One check cannot do for both pages; what does instead must know, too, when the code is changed or the frame moves. */
+static void check_straddling(void)
+{
+    u8 *code = page_alloc();
+    const u64 *inside = (const u64 *)(STRADDLE_VA + 64),
+              *across = (const u64 *)(STRADDLE_VA + PAGE - 16);
+
+    map(STRADDLE_VA, page_with(1), RW);
+    map(STRADDLE_VA + PAGE, page_with(100), RW);
+    report(sums_up(code, across, 5), "a frame in two pages");
+    report(sums_up(code, inside, 5), "then in one");
+    report(sums_up(code, across, 6), "again in two, with other code");
+    report(sums_up(code, across - 1, 7) && sums_up(code, across + 1, 8),
+           "a word before, a word behind");
+    map(STRADDLE_VA + PAGE, page_with(1000), RW);
+    asm volatile("invlpg (%0)" : : "r"(STRADDLE_VA + PAGE) : "memory");
+    report(sums_up(code, across, 8), "another second page");
+}
+
 void payload_main(void)
 {
+    check_straddling();
     check_distance();
     check_parts();
     check_moved();
