@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define ZEROS_BYTES (64 * KiB)
+#define DEVICE_BLOCK (4 * KiB) /* or a part of it */
 #define IO_BYTES_MAX (1 * GiB) /* of one system call */
 
 /* --- a file of the host --- */
@@ -55,15 +56,10 @@ static int host_write(struct block_file *f, const void *buf, size_t len, u64 off
     return 0;
 }
 
-static int host_zero(struct block_file *f, u64 offset, u64 len, bool hole)
+static int write_zeros(struct block_file *f, u64 offset, u64 len)
 {
     static const u8 zeros[ZEROS_BYTES];
-    int mode = FALLOC_FL_KEEP_SIZE | (hole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
 
-    if (fallocate(f->fd, mode, (off_t)offset, (off_t)len) == 0)
-        return 0;
-    if (errno != EOPNOTSUPP && errno != ENODEV)
-        return -errno;
     for (u64 done = 0; done < len;) {
         size_t part = MIN(len - done, ZEROS_BYTES);
         int rc = host_write(f, zeros, part, offset + done);
@@ -73,6 +69,26 @@ static int host_zero(struct block_file *f, u64 offset, u64 len, bool hole)
         done += part;
     }
     return 0;
+}
+
+static int host_zero(struct block_file *f, u64 offset, u64 len, bool hole)
+{
+    int mode = FALLOC_FL_KEEP_SIZE | (hole ? FALLOC_FL_PUNCH_HOLE : FALLOC_FL_ZERO_RANGE);
+    /* Devices do so in whole blocks of theirs. */
+    u64 unit = f->device ? DEVICE_BLOCK : 1, end = offset + len;
+    u64 first = ALIGN_UP(offset, unit), last = ALIGN_DOWN(end, unit);
+    int rc;
+
+    if (first >= last)
+        return write_zeros(f, offset, len);
+    rc = write_zeros(f, offset, first - offset);
+    if (!rc)
+        rc = write_zeros(f, last, end - last);
+    if (rc || fallocate(f->fd, mode, (off_t)first, (off_t)(last - first)) == 0)
+        return rc;
+    if (errno != EOPNOTSUPP && errno != ENODEV)
+        return -errno;
+    return write_zeros(f, first, last - first);
 }
 
 static int host_sync(struct block_file *f)
