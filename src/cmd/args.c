@@ -97,7 +97,8 @@ int args_next(struct args *a, struct err *err)
         a->no_more_options = true;
         return args_next(a, err);
     }
-    if (a->no_more_options || word[0] != '-' || !word[1]) {
+    /* A number below zero is no option: none is a digit. */
+    if (a->no_more_options || word[0] != '-' || !word[1] || (word[1] >= '0' && word[1] <= '9')) {
         a->value = word;
         return ARGS_OPERAND;
     }

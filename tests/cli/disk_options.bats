@@ -7,6 +7,10 @@ setup() {
     cd "$BATS_TEST_TMPDIR"
 }
 
+teardown() {
+    [ -z "${loop:-}" ] || losetup -d "$loop"
+}
+
 need_qemu() {
     command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || skip "qemu-img and qemu-io are not installed"
     command -v python3 >/dev/null || skip "python3 is not installed"
@@ -395,4 +399,35 @@ END
     ln -s nowhere/x.qcow2 dangling.qcow2
     refuses 4 "leads to nothing" "$TRAPEZE" disk create dangling.qcow2 1M
     refuses 4 "neither a regular file" "$TRAPEZE" disk create /dev/null 1M
+}
+
+@test "resize takes less without --, as qemu-img does" {
+    disk create a.qcow2 5M
+    refuses 2 "--shrink" "$TRAPEZE" disk resize a.qcow2 -1M
+    disk resize --shrink a.qcow2 -1M
+    [[ $(disk info a.qcow2) == *"4194304 bytes"* ]]
+}
+
+@test "block devices hold images of any size" {
+    need_qemu
+    command -v losetup >/dev/null || skip "losetup is not installed"
+    make_raw a.raw
+    truncate -s 5000100 a.raw
+    head -c 9437184 /dev/zero | tr '\0' x >device
+    loop=$(losetup -f --show device) || skip "no loop device can be made here"
+    for args in "-O qcow2" "-O qcow2 -c" "-O qcow2 -o cluster_size=512" "-O qcow2 -o preallocation=metadata,cluster_size=4k"; do
+        echo "$args"
+        disk convert -f raw $args a.raw "$loop"
+        qemu-img check -q -f qcow2 "$loop"
+        disk check -q -f qcow2 "$loop"
+        qemu-img compare -f raw -F qcow2 a.raw "$loop"
+    done
+    disk convert -f raw -O raw a.raw "$loop"
+    cmp -n 5000100 a.raw "$loop"
+    disk create -f qcow2 "$loop" 6M
+    disk convert -n -f raw -O qcow2 a.raw "$loop"
+    qemu-img compare -f raw -F qcow2 a.raw "$loop"
+    head -c 99000000 /dev/zero | tr '\0' y >large.raw
+    refuses 4 "is no image any more" "$TRAPEZE" disk convert -f raw -O qcow2 large.raw "$loop"
+    refuses 4 "not a qcow2 image" "$TRAPEZE" disk check -f qcow2 "$loop"
 }
