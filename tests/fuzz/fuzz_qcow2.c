@@ -3,7 +3,9 @@
  * by a foreign number. What was mended must be whole, and an image that is whole must stay so when it is written to.
  */
 #include "block/image.h"
+#include "block/prealloc.h"
 #include "block/qcow2.h"
+#include "block/qcow2_pack.h"
 #include "block_memory.h"
 #include "fuzz.h"
 
@@ -73,6 +75,28 @@ static u64 damage(struct block_image *image, enum qcow2_repair repair)
     return qcow2_check(image->fmt, repair, &c, NULL) ? UINT64_MAX : c.corruptions;
 }
 
+/* Compressed clusters at the ends of the disk and in between, the last of them given back again. */
+static void pack_into(struct block_image *image)
+{
+    u64 size = block_image_size(image), bytes = image->fmt->cluster_bytes;
+    u64 clusters = (size + bytes - 1) / bytes;
+    struct qcow2_piece list[6] = {0};
+    static u8 junk[512];
+
+    if (clusters < ARRAY_LEN(list) || bytes <= sizeof(junk))
+        return;
+    for (unsigned n = 0; n < ARRAY_LEN(list); n++) {
+        list[n].offset = (clusters - 1) * n / (ARRAY_LEN(list) - 1) * bytes;
+        list[n].len = 60 + n * 90;
+    }
+    if (qcow2_pieces_place(image->fmt, list, ARRAY_LEN(list), NULL))
+        return;
+    for (unsigned n = 0; n < ARRAY_LEN(list); n++)
+        block_file_write(image->file, junk, list[n].len, list[n].host);
+    qcow2_pieces_link(image->fmt, list, ARRAY_LEN(list) - 1, NULL);
+    qcow2_pieces_drop(image->fmt, list + ARRAY_LEN(list) - 1, 1);
+}
+
 /* Writes here and there; an image without damage must not get any. */
 static void write_to(const u8 *data, size_t size, bool whole)
 {
@@ -92,6 +116,9 @@ static void write_to(const u8 *data, size_t size, bool whole)
         block_image_zero(image, offset / 2, sizeof(buf), n % 2, NULL);
         block_image_discard(image, offset / 3, sizeof(buf), NULL);
     }
+    pack_into(image);
+    block_image_preallocate(image, end / 2, MIN(end, end / 2 + 64 * KiB), BLOCK_PREALLOC_METADATA,
+                            NULL);
     block_image_flush(image, NULL);
     if (whole && new_damage(image))
         abort();
