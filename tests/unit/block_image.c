@@ -1,6 +1,7 @@
 /* One short life of a qcow2 image, also for the fault tier: every allocation of it fails once. */
 #include "block/copy.h"
 #include "block/image.h"
+#include "block/prealloc.h"
 #include "block/qcow2.h"
 #include "block_memory.h"
 #include "unit.h"
@@ -84,6 +85,28 @@ static void copy_and_compare(void **state)
     block_image_close(b);
 }
 
+/* Compressed, and into space that was set apart. */
+static void copy_packed(void **state)
+{
+    static u8 data[5000];
+    struct block_image *a = opened(made()), *b = opened(made());
+    struct block_copy copy = {
+        .from = a, .to = b, .to_is_zero = true, .compress = true, .threads = 1};
+    int failed = 0;
+    u64 offset;
+
+    memset(data, 7, sizeof(data));
+    failed += block_image_write(a, data, sizeof(data), 12345, NULL) != 0;
+    failed += block_copy(&copy, NULL) != 0;
+    if (!failed)
+        assert_int_equal(block_compare(a, b, NULL, &offset, NULL), 0);
+    failed += block_image_preallocate(b, 0, DISK_BYTES, BLOCK_PREALLOC_FULL, NULL) != 0;
+    failed += block_image_flush(b, NULL) != 0;
+    block_image_close(a);
+    block_image_close(b);
+    assert_int_equal(failed, 0);
+}
+
 static int hole_behind(struct block_file *f, u64 offset, bool *ret_data, u64 *ret_end)
 {
     u64 hole = memory_of(f)->hole;
@@ -132,9 +155,8 @@ static void zeros_are_seen(void **state)
 }
 
 static const struct CMUnitTest tests[] = {
-    cmocka_unit_test(from_first_to_last),
-    cmocka_unit_test(copy_and_compare),
-    cmocka_unit_test(holes_are_not_read),
+    cmocka_unit_test(from_first_to_last), cmocka_unit_test(copy_and_compare),
+    cmocka_unit_test(copy_packed),        cmocka_unit_test(holes_are_not_read),
     cmocka_unit_test(zeros_are_seen),
 };
 
