@@ -117,6 +117,7 @@ def run_sanitized(tier, build, env):
     where = f'{build}-{tier}'
     clang = shutil.which('clang')
     env = dict(env, CC='clang' if clang else 'gcc', ASAN_OPTIONS='abort_on_error=1',
+               TSAN_OPTIONS='suppressions=' + os.path.join(ROOT, 'tests', 'tsan.supp'),
                UBSAN_OPTIONS='halt_on_error=1:abort_on_error=1:print_stacktrace=1')
     if not os.path.exists(os.path.join(where, 'build.ninja')):
         setup = ['meson', 'setup', where, ROOT, '-Db_sanitize=' + SANITIZERS[tier], '-Db_lundef=false',

@@ -131,7 +131,10 @@ static int take_control(struct arrival *a, const struct migrate_head *head, stru
         return take_end(d, head->type == MIGRATE_BYE, err);
     if (head->type == MIGRATE_FRAMES)
         return take_frames(d, head, a->line.body, err);
-    if (d->loaded || d->load_due)
+    pthread_mutex_lock(&d->lock);
+    bool late = d->loaded || d->load_due;
+    pthread_mutex_unlock(&d->lock);
+    if (late)
         return err_set(err, EPROTO, "message %s after the state", migrate_type_name(head->type));
     if (head->type == MIGRATE_STATE)
         return take_state(d, head, a->line.body, err);
@@ -183,6 +186,9 @@ static void *arrival_thread(void *opaque)
     a->bulk = false;
     if (!a->rc)
         take_all(a);
+    pthread_mutex_lock(&a->destination->lock);
+    a->ended = true;
+    pthread_mutex_unlock(&a->destination->lock);
     migrate_destination_fail(a->destination, &a->err);
     return NULL;
 }
@@ -200,6 +206,7 @@ int migrate_arrivals_init(struct migrate_destination *d, const int *fds, unsigne
         a->rc = 0;
         a->err = ERR_INIT;
         a->bulk = !d->running;
+        a->ended = false;
         int one = migrate_line_init(&a->line, fds[i], MIGRATE_TO_DESTINATION, err);
         if (one)
             close(fds[i]);
@@ -242,16 +249,24 @@ void migrate_arrivals_stop(struct migrate_destination *d)
             pthread_join(d->arrival[i].thread, NULL);
         d->arrival[i].started = false;
     }
+    pthread_mutex_lock(&d->lock);
+    d->up = false;
+    while (d->asking)
+        pthread_cond_wait(&d->changed, &d->lock);
+    pthread_mutex_unlock(&d->lock);
 }
 
-void migrate_arrivals_join_first(struct migrate_destination *d)
+void migrate_arrivals_wait_first(struct migrate_destination *d)
 {
     struct timespec until;
+    int late = 0;
 
     clock_gettime(CLOCK_MONOTONIC, &until);
     until.tv_sec += BYE_S;
-    if (!pthread_clockjoin_np(d->arrival[0].thread, NULL, CLOCK_MONOTONIC, &until))
-        d->arrival[0].started = false;
+    pthread_mutex_lock(&d->lock);
+    while (!d->arrival[0].ended && late != ETIMEDOUT)
+        late = pthread_cond_timedwait(&d->changed, &d->lock, &until);
+    pthread_mutex_unlock(&d->lock);
 }
 
 bool migrate_destination_has_line(struct migrate_destination *d, int fd)

@@ -82,8 +82,10 @@ void migrate_destination_free(struct migrate_destination *d)
 
 void migrate_destination_cut(struct migrate_destination *d)
 {
+    pthread_mutex_lock(&d->lock); /* under which lines end and new ones begin */
     for (unsigned i = 0; i < d->count; i++)
         migrate_line_cut(&d->arrival[i].line);
+    pthread_mutex_unlock(&d->lock);
 }
 
 void migrate_destination_wait(struct migrate_destination *d, pthread_cond_t *what, s64 *since_s)
@@ -196,6 +198,9 @@ static int receive(struct migrate_destination *d, struct err *err)
 {
     int rc = migrate_line_say(&d->arrival[0].line, MIGRATE_FIT, 0, NULL, 0, err);
 
+    pthread_mutex_lock(&d->lock);
+    d->up = true;
+    pthread_mutex_unlock(&d->lock);
     if (!rc)
         rc = wait_for(d, &d->load_due, err);
     if (!rc)
@@ -235,7 +240,7 @@ int migrate_destination_run(struct migrate_destination *d, struct err *err)
     /* The source hangs up once it has read the last message, and its own last one comes over this connection; cutting
      * the line might swallow either. */
     if (!rc)
-        migrate_arrivals_join_first(d);
+        migrate_arrivals_wait_first(d);
     migrate_arrivals_stop(d);
     pthread_mutex_lock(&d->lock);
     for (unsigned i = 0; i < d->count && !rc; i++)

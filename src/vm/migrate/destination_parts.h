@@ -2,8 +2,8 @@
 #ifndef VM_MIGRATE_DESTINATION_PARTS_H
 #define VM_MIGRATE_DESTINATION_PARTS_H
 
-#include "vm/migrate/gently.h"
 #include "vm/migrate/destination.h"
+#include "vm/migrate/gently.h"
 #include "vm/migrate/line.h"
 #include "vm/migrate/page.h"
 
@@ -15,8 +15,9 @@ struct arrival {
     bool started;
     bool bulk; /* its thread gives way to guests just now */
     struct migrate_patience patience;
-    u32 fence; /* the last one that came */
-    int rc;    /* of its thread */
+    u32 fence;  /* the last one that came */
+    int rc;     /* of its thread */
+    bool ended; /* under the lock: nothing more will come over it */
     struct err err;
 };
 
@@ -36,6 +37,7 @@ struct migrate_destination {
     u64 *absent; /* bits of pages to come */
     struct lazy_source lazy;
     atomic_ullong missing;
+    atomic_bool running; /* and what is missing comes to a machine that runs */
     atomic_uint waiting; /* length of `waiters`; read without the lock */
 
     pthread_mutex_t lock; /* protects all below */
@@ -43,7 +45,10 @@ struct migrate_destination {
     struct state_buf state;
     bool state_ended, absent_ended, has_absent;
     u32 fence; /* that every connection has come past */
-    bool load_due, loaded, go, running, refused;
+    bool load_due, loaded, go, refused;
+    bool
+        up; /* NEED may be said: from the first message on, or after LACK, until the lines are cut */
+    unsigned asking; /* threads that say it just now: lines stay as they are meanwhile */
     unsigned interrupts;
     struct waiter *waiters;
     struct err failure;
@@ -63,7 +68,7 @@ void migrate_arrivals_fini(struct migrate_destination *d);
 int migrate_arrivals_start(struct migrate_destination *d, struct err *err);
 void migrate_arrivals_stop(struct migrate_destination *d); /* cuts the lines */
 /* Waits until the other side has hung up on the first one, or has been silent for too long. */
-void migrate_arrivals_join_first(struct migrate_destination *d);
+void migrate_arrivals_wait_first(struct migrate_destination *d);
 /* CLOCK_MONOTONIC, when any of them carried its last byte; 0: never. */
 s64 migrate_arrivals_heard_s(const struct migrate_destination *d);
 

@@ -102,7 +102,7 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
     const struct migrate_guest *g = s->guest;
     struct state_buf state = {0};
     struct state_sink sink = state_buf_sink(&state);
-    u64 count, sent = 0;
+    u64 count, sent;
     int rc = g->log_collect(g->opaque, s->queue.fresh, &count, err);
 
     if (rc)
@@ -113,9 +113,7 @@ static int send_rest(struct migrate_source *s, bool postcopy, struct err *err)
     migrate_queue_begin(&s->queue, postcopy ? MIGRATE_PASS_RESTLESS : MIGRATE_PASS_ALL,
                         restless_limit(s));
     migrate_senders_go(s);
-    if (g->disks)
-        rc = g->disks(g->opaque, &s->line[0], UINT64_MAX, &sent, &s->disk_left, err);
-    atomic_fetch_add(&s->counts.bytes, sent);
+    rc = migrate_source_disks(s, UINT64_MAX, &sent, err);
     if (!rc)
         rc = g->save(g->opaque, &sink, err);
     wait_senders(s);

@@ -62,7 +62,9 @@ static int serve_page(struct migrate_source *s, struct migrate_encoder *e, u64 p
         return err_set(err, EPROTO, "it wants page 0x%" PRIx64 ", which the machine has not", page);
     if (!migrate_queue_claim(&s->queue, page))
         return 0; /* on its way already */
+    pthread_mutex_lock(&s->lock);
     s->urgent++;
+    pthread_mutex_unlock(&s->lock);
     int rc = send_now(s, e, page, 1, err);
     for (unsigned i = 1; i <= NEIGHBOURS && page + i < first + 64; i++)
         if (migrate_queue_claim(&s->queue, page + i))
@@ -76,8 +78,11 @@ static int serve(struct migrate_source *s, struct migrate_encoder *e,
 {
     int rc = 0;
 
+    pthread_mutex_lock(&s->lock);
+    bool runs = s->owner == MIGRATE_OURS;
+    pthread_mutex_unlock(&s->lock);
     /* Loading the state may touch a page that is to come: the guest stands still by then. */
-    if (s->owner == MIGRATE_OURS)
+    if (runs)
         return err_set(err, EPROTO, "it wants pages while the machine runs here");
     for (u32 at = 0; at + 8 <= head->len && !rc; at += 8)
         rc = serve_page(s, e, migrate_get(s->line[0].body + at, 8), err);

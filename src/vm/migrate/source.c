@@ -179,7 +179,9 @@ static void list_all(struct migrate_source *s)
                            (u64)(hole - data + MIGRATE_PAGE_BYTES - 1) / MIGRATE_PAGE_BYTES);
         at = hole;
     }
+    pthread_mutex_lock(&s->lock);
     s->total_pages = migrate_queue_left(&s->queue);
+    pthread_mutex_unlock(&s->lock);
 }
 
 int migrate_source_check(struct migrate_source *s, struct err *err)
@@ -207,14 +209,26 @@ static int look(struct migrate_source *s, u64 *written, struct err *err)
 
 /* Disks go over the first connection while senders are busy with memory; what is left after this round counts as
  * memory does. */
+int migrate_source_disks(struct migrate_source *s, u64 budget, u64 *ret_sent, struct err *err)
+{
+    u64 sent = 0, left = s->disk_left;
+
+    *ret_sent = 0;
+    if (!s->guest->disks)
+        return 0;
+    int rc = s->guest->disks(s->guest->opaque, &s->line[0], budget, &sent, &left, err);
+    atomic_fetch_add(&s->counts.bytes, sent);
+    pthread_mutex_lock(&s->lock);
+    s->disk_left = left;
+    pthread_mutex_unlock(&s->lock);
+    *ret_sent = sent;
+    return rc;
+}
+
 static int send_disks(struct migrate_source *s, u64 budget, struct err *err)
 {
     u64 sent = 0;
-
-    if (!s->guest->disks)
-        return 0;
-    int rc = s->guest->disks(s->guest->opaque, &s->line[0], budget, &sent, &s->disk_left, err);
-    atomic_fetch_add(&s->counts.bytes, sent);
+    int rc = migrate_source_disks(s, budget, &sent, err);
     s64 wait_ns = migrate_pace_take(&s->pace, sent, migrate_now_ns());
     if (wait_ns > 0) {
         struct timespec t = {wait_ns / NS_PER_S, wait_ns % NS_PER_S};
@@ -350,7 +364,9 @@ static int go_over(struct migrate_source *s, struct err *err)
     bool postcopy = false;
     int rc;
 
+    pthread_mutex_lock(&s->lock);
     migrate_estimate_init(&s->estimate, &s->options.wish, migrate_now_ns());
+    pthread_mutex_unlock(&s->lock);
     rc = s->guest->log_start(s->guest->opaque, err);
     s->logging = !rc;
     if (!rc)
@@ -442,9 +458,12 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
     return rc;
 }
 
-enum migrate_owner migrate_source_owner(const struct migrate_source *s)
+enum migrate_owner migrate_source_owner(struct migrate_source *s)
 {
-    return s->owner;
+    pthread_mutex_lock(&s->lock);
+    enum migrate_owner owner = s->owner;
+    pthread_mutex_unlock(&s->lock);
+    return owner;
 }
 
 int migrate_source_cancel(struct migrate_source *s)

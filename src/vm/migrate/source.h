@@ -72,7 +72,7 @@ void migrate_source_free(struct migrate_source *s);
  * (call migrate_source_again() when there is a new line), UNDECIDED (migrate_source_decide()).
  */
 int migrate_source_run(struct migrate_source *s, struct err *err);
-enum migrate_owner migrate_source_owner(const struct migrate_source *s);
+enum migrate_owner migrate_source_owner(struct migrate_source *s); /* any thread */
 /* Any thread; before GO it ends with -ECANCELED and the machine running here. -EBUSY: too late. */
 int migrate_source_cancel(struct migrate_source *s);
 /* Any thread: ends it as if the line had broken. */

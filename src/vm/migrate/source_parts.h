@@ -80,6 +80,9 @@ void migrate_source_fail(struct migrate_source *s, const struct err *err);
 /* 0, or why it cannot go on: cancelled, or a thread's failure. */
 int migrate_source_check(struct migrate_source *s, struct err *err);
 
+/* Director: sends so much of the disks that are copied, if any, and remembers what is left of them. */
+int migrate_source_disks(struct migrate_source *s, u64 budget, u64 *ret_sent, struct err *err);
+
 /* Senders (sender.c). */
 int migrate_senders_start(struct migrate_source *s, struct err *err);
 void migrate_senders_stop(struct migrate_source *s);

@@ -39,13 +39,20 @@ int migrate_waiters_supply(void *opaque, u64 page, u64 count, const u8 *bytes)
     return 0;
 }
 
+/* Under the lock, which it lets go. When the line is broken, the next one asks for all that is waited for. */
 static void ask(struct migrate_destination *d, u64 page)
 {
     u8 body[8];
 
+    if (!d->up)
+        return;
+    d->asking++;
+    pthread_mutex_unlock(&d->lock);
     migrate_put(body, page, 8);
-    /* When the line is broken, the next one asks for all that is waited for. */
     migrate_line_say(&d->arrival[0].line, MIGRATE_NEED, 0, body, 8, NULL);
+    pthread_mutex_lock(&d->lock);
+    if (!--d->asking)
+        pthread_cond_broadcast(&d->changed);
 }
 
 /* Under the lock: no page will come, nor is one needed. Until GO that is so as soon as a line is lost: who waits loads the
@@ -68,11 +75,8 @@ int migrate_waiters_fetch(void *opaque, u64 page, void *dst4096)
     me.next = d->waiters;
     d->waiters = &me;
     atomic_fetch_add(&d->waiting, 1);
-    pthread_mutex_unlock(&d->lock);
     if (!asked)
         ask(d, page);
-
-    pthread_mutex_lock(&d->lock);
     while (d->guest->is_absent(d->guest->opaque, page) && d->interrupts == interrupts &&
            !is_over(d))
         migrate_destination_wait(d, &d->page_came, &since_s);
@@ -104,9 +108,10 @@ void migrate_waiters_ask_again(struct migrate_destination *d)
     pthread_mutex_lock(&d->lock);
     for (struct waiter *w = d->waiters; w && n < MIGRATE_BATCH; w = w->next)
         wanted[n++] = w->page;
-    pthread_mutex_unlock(&d->lock);
+    d->up = true;
     for (unsigned i = 0; i < n; i++)
         ask(d, wanted[i]);
+    pthread_mutex_unlock(&d->lock);
 }
 
 void migrate_destination_abandon(struct migrate_destination *d)
