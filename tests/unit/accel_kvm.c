@@ -183,7 +183,6 @@ static void controllers_come_back(void **state)
     in.pit[0].count = 11932;
     in.pit[0].access = 3;
     in.pit[0].gate = 1;
-    in.pit[1].count = 65536; /* nobody has programmed it; KVM counts from when it is set */
     in.pit[2].mode = 3;
     in.pit[2].count = 65536;
     in.pit[2].access = 3;
