@@ -399,7 +399,7 @@ int guest_remove(struct host *h, const struct record *record, struct err *err)
         return no_memory(err);
     auto_close int held = access(folder, F_OK) ? -1 : lock_hold(lock, err);
     if (held == -EBUSY)
-        return err_set(err, EBUSY, "%s is running: stop it first, or use rm -f", record->name);
+        return err_set(err, EBUSY, "it is running: stop it first, or use rm -f");
     if (held >= 0 && rename(folder, removed))
         return err_sys(err, errno, "cannot remove '%s'", folder);
     int rc = records_remove(h->records, record->id, err);

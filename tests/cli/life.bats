@@ -65,7 +65,7 @@ load guests
 @test "rm: only what has ended, unless forced; its folder goes" {
     guest b --name web
     folder=$TRAPEZE_ROOT/guests/$ID
-    refuses 4 "trapeze rm: web: web is running: stop it first, or use rm -f" "$TRAPEZE" rm web
+    refuses 4 "trapeze rm: web: it is running: stop it first, or use rm -f" "$TRAPEZE" rm web
     [ -d "$folder" ]
     trapeze rm -f web
     [ ! -e "$folder" ]
