@@ -8,12 +8,12 @@
 #include "vm/value.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <string.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
-#define LOOK_NS (100 * 1000 * 1000) /* a following reader looks ten times a second */
+#define LOOK_MS 100 /* a following reader looks ten times a second */
 
 enum { LOGS_FOLLOW = GUEST_OWN, LOGS_MESSAGES, LOGS_TAIL };
 
@@ -55,10 +55,18 @@ static int copy(int fd, off_t *at)
     return fflush(stdout) ? -EIO : 0;
 }
 
+/* A moment; true when nobody reads what we write any more: without this, `logs -f | grep -m 1` would wait for a guest that
+ * says nothing. */
+static bool reader_leaves(void)
+{
+    struct pollfd out = {.fd = STDOUT_FILENO}; /* POLLERR comes unasked */
+
+    return poll(&out, 1, LOOK_MS) > 0;
+}
+
 /* Until the guest has ended, and all is shown. */
 static int follow(int fd, off_t at, const struct host *h, const char *id)
 {
-    struct timespec pause = {.tv_nsec = LOOK_NS};
     int rc = 0;
 
     for (bool lives = true; lives && !rc;) {
@@ -68,8 +76,8 @@ static int follow(int fd, off_t at, const struct host *h, const char *id)
         if (!fstat(fd, &st) && st.st_size < at)
             at = MAX(at - (off_t)LOG_SHIFT, 0);
         rc = copy(fd, &at);
-        if (lives && !rc)
-            nanosleep(&pause, NULL);
+        if (lives && !rc && reader_leaves())
+            break;
     }
     return rc;
 }

@@ -154,3 +154,11 @@ PYTHON
     trapeze logs --messages echo
     [ -z "$output" ]
 }
+
+@test "logs -f: ends when nobody reads it any more, though the guest says nothing" {
+    guest e --name echo
+    until_is yes sh -c 'echo hello | timeout 2 "$0" attach echo >/dev/null; "$0" logs echo | grep -q hello && echo yes' "$TRAPEZE"
+    run bash -c 'set -o pipefail; timeout 60 "$0" logs -f echo | grep -m 1 hello' "$TRAPEZE"
+    echo "$status; $output"
+    [ "$status" -eq 0 ]
+}
