@@ -11,16 +11,39 @@ setup_file() {
     passes 1 ""
 }
 
-@test "generic kernel: a clone reseeds its random numbers" {
+# tells GUEST COMMAND: its shell runs the command, whose output begins with "told: "; $TOLD is the rest.
+tells() {
+    echo "$2" | timeout 3 "$TRAPEZE" attach "$1" >/dev/null || [ $? -eq 124 ] # it stays when its input ends
+    TOLD=$(timeout 120 "$TRAPEZE" logs -f "$1" | grep -am 1 "^told: " | tr -d '\r')
+}
+
+@test "generic kernel: clones have other random numbers, and the time that it is" {
     export TRAPEZE_ROOT=$BATS_TEST_TMPDIR/root
     timeout 60 "$TRAPEZE" run -d --name web --accel "${TRAPEZE_ACCEL:-auto}" --kernel "$KERNEL/vmlinuz" --initrd "$INITRD" \
-        --append "console=ttyS0 trapeze.do=idle trapeze.seconds=600" --memory 256M
-    timeout 120 "$TRAPEZE" logs -f web | grep -qm 1 "idle begins"
+        --append "console=ttyS0" --memory 256M
+    for _ in $(seq 1200); do # a prompt is no line, so nothing can wait for it
+        ! "$TRAPEZE" logs web | grep -qa "/root #" || break
+        sleep 0.1
+    done
     timeout 60 "$TRAPEZE" snapshot create web one
+    tells web 'echo told: $(cut -d. -f1 /proc/uptime)'
+    uptime=${TOLD#told: }
     "$TRAPEZE" kill web
-    timeout 60 "$TRAPEZE" snapshot clone --name-prefix c one
-    timeout 120 "$TRAPEZE" logs -f c-1 | grep -qm 1 "crng reseeded due to virtual machine fork"
-    "$TRAPEZE" kill c-1
+    before=$(date +%s)
+    timeout 60 "$TRAPEZE" snapshot clone --name-prefix c --count 2 one
+    for clone in c-1 c-2; do
+        timeout 120 "$TRAPEZE" logs -f $clone | grep -qam 1 "crng reseeded due to virtual machine fork"
+        tells $clone 'echo told: $(head -c 16 /dev/urandom | md5sum | cut -c1-32) $(date +%s) $(cut -d. -f1 /proc/uptime)'
+        echo "$clone, from $before: $TOLD"
+        read -r _ random now up <<<"$TOLD"
+        [[ $random =~ ^[0-9a-f]{32}$ ]]
+        [ "$random" != "${other:-}" ]
+        other=$random
+        # A second for each: its clocks are read to the second, too.
+        [ $((now + 1)) -ge "$before" ] && [ $((now - 1)) -le "$(date +%s)" ]
+        [ "$((up + 1))" -ge "$uptime" ] # the time since the snapshot has passed for it, too
+    done
+    "$TRAPEZE" kill c-1 c-2
 }
 
 @test "generic kernel, 2 processors" {
