@@ -72,9 +72,8 @@ bool migrate_patience_over(struct migrate_patience *p)
     p->seen_ns = clock_ns(CLOCK_MONOTONIC);
     p->cpu_ns = clock_ns(CLOCK_THREAD_CPUTIME_ID);
     p->sleeps = usage.ru_nvcsw;
-    /* Another thread's numbers, in its first look, say nothing. */
     s64 ran_ns = p->cpu_ns - last.cpu_ns;
-    if (last.seen_ns && p->sleeps == last.sleeps && ran_ns >= 0)
+    if (last.seen_ns && p->sleeps == last.sleeps)
         migrate_patience_note(p, ran_ns, MAX(p->seen_ns - last.seen_ns - ran_ns, (s64)0));
     return p->over;
 }

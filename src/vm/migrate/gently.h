@@ -9,7 +9,7 @@
 struct migrate_patience {
     bool over;           /* it should end, and somebody else go on with its work at the usual priority */
     s64 late_ns;         /* by how much it has waited for a processor longer than it had one, of late */
-    s64 seen_ns, cpu_ns; /* the last look: time, and the thread's */
+    s64 seen_ns, cpu_ns; /* the last look: time, and the thread's; seen_ns is 0 when another thread begins */
     s64 sleeps;          /* how often it had slept by then */
 };
 

@@ -122,8 +122,10 @@ static void *sender_thread(void *opaque)
         bool runs = s->phase == MIGRATE_PRECOPY;
         pthread_mutex_unlock(&s->lock);
         m->gentle = runs && !m->patience.over;
-        if (m->gentle)
+        if (m->gentle) {
+            m->patience.seen_ns = 0;
             migrate_gently(send_pass, m);
+        }
         if (!m->gentle || m->patience.over) {
             m->gentle = false;
             send_pass(m);
