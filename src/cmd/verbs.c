@@ -57,7 +57,11 @@ int verb_unknown(const char *name)
     for (unsigned i = 0; verbs[i]; i++)
         names[i] = verbs[i]->name;
     near = value_nearest(name, names);
-    if (near)
+    if (*name == '-')
+        fprintf(stderr,
+                "trapeze: '%s': options stand behind the verb, as in 'trapeze ps --root DIR'\n",
+                name);
+    else if (near)
         fprintf(stderr, "trapeze: there is no verb '%s', did you mean '%s'?\n", name, near);
     else
         fprintf(stderr, "trapeze: there is no verb '%s'\n", name);

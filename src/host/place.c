@@ -74,7 +74,8 @@ int place_init(struct place *p, const char *root, struct err *err)
             err, ENOENT,
             "no place for records: neither --root nor $TRAPEZE_ROOT is given, nor $HOME");
     if ((rc = place_make(wanted, err)))
-        return rc;
+        return given ? rc
+                     : err_wrap(err, "no place for records; --root or $TRAPEZE_ROOT names another");
     if (!(p->root = realpath(wanted, NULL)))
         return err_sys(err, errno, "the folder of records, '%s'", wanted);
     p->run = given ? join(p->root, "/run") : default_run(p->root);

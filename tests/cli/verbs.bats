@@ -36,8 +36,16 @@ load cli
     refuses 2 "there is no verb 'vers', did you mean 'version'?" "$TRAPEZE" vers
     refuses 2 "there is no verb 'zzzzzzzz'" "$TRAPEZE" zzzzzzzz
     refuses 2 "there is no verb ''" "$TRAPEZE" ""
+    refuses 2 "'--root': options stand behind the verb" "$TRAPEZE" --root /tmp ps
     refuses 2 "there is no verb 'rnu', did you mean 'run'?" "$TRAPEZE" help rnu
     refuses 2 "one verb at a time" "$TRAPEZE" help run run
+}
+
+@test "a user without a place for records hears of --root" {
+    nobody=(setpriv --reuid=65534 --regid=65534 --clear-groups)
+    "${nobody[@]}" test -x "$TRAPEZE" 2>/dev/null || skip "nobody cannot run it from here, or we cannot become nobody"
+    refuses 4 "no place for records; --root or \$TRAPEZE_ROOT names another: cannot make the folder '/dev/null/" \
+        env XDG_DATA_HOME=/dev/null/x "${nobody[@]}" "$TRAPEZE" ps
 }
 
 @test "version is one line" {
