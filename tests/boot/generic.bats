@@ -7,6 +7,10 @@ setup_file() {
     fetch generic || return 0
 }
 
+teardown() {
+    [[ ${TRAPEZE_ROOT:-} != "$BATS_TEST_TMPDIR"/* ]] || "$TRAPEZE" ps -q 2>/dev/null | xargs -r "$TRAPEZE" kill 2>/dev/null || true
+}
+
 @test "generic kernel, 1 processor" {
     passes 1 ""
 }
