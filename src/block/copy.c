@@ -389,14 +389,13 @@ int block_compare(struct block_image *a, struct block_image *b, struct block_pro
 
         if (!rc)
             rc = zeros_at(b, &in_b, offset, size - offset, &zb, err);
+        if (rc)
+            return rc;
         part = MIN(za, zb);
         if (progress)
             progress->tell(progress, offset + part, size);
-        if (rc || part) {
-            if (rc)
-                return rc;
+        if (part)
             continue;
-        }
         part = MIN(size - offset, COMPARE_BYTES);
         rc = block_read_padded(a, x, part, offset, err);
         if (!rc)
