@@ -48,6 +48,18 @@ tells() {
         [ "$((up + 1))" -ge "$uptime" ] # the time since the snapshot has passed for it, too
     done
     "$TRAPEZE" kill c-1 c-2
+    # As if it had slept for a month: its clocks are a month on, and go on from there.
+    "$BATS_TEST_DIRNAME/age.py" "$TRAPEZE_ROOT"/snapshots/*/state $((30 * 86400))
+    timeout 60 "$TRAPEZE" snapshot restore -d --name late one
+    for _ in 1 2; do
+        tells late 'echo told: $(date +%s) $(cut -d. -f1 /proc/uptime); sleep 1'
+        echo "late, from $before: $TOLD"
+        read -r _ now up <<<"$TOLD"
+        now=$((now - 30 * 86400))
+        [ $((now + 1)) -ge "$before" ] && [ $((now - 1)) -le "$(date +%s)" ]
+        [ "$up" -ge $((uptime + 30 * 86400)) ] && [ "$up" -le $((uptime + 30 * 86400 + 1200)) ]
+    done
+    "$TRAPEZE" kill late
 }
 
 @test "generic kernel, 2 processors" {
