@@ -332,6 +332,10 @@ END
     python3 - "$TRAPEZE" <<'END'
 import glob, os, signal, subprocess, sys
 
+# As where somebody sits at a terminal, even if these tests run in the background.
+for number in signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT:
+    signal.signal(number, signal.SIG_DFL)
+
 def stopped(number, *args):
     """Sends the signal once the copy has begun. A megabyte of text is packed in ten milliseconds at best."""
     p = subprocess.Popen([sys.argv[1], 'disk', 'convert', '-p', '-c', '-m', '1', '-f', 'raw', *args, 'text.raw', 'new.qcow2'],
