@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from guests import QUIET, Pipe, Qmp, wait
+from guests import QUIET, Pipe, Qmp, wait, warm_memory
 
 LINE = 128 * 1024 * 1024
 PAGES = 'same=8'  # of a kind that zstd makes an eighth of
@@ -210,6 +210,7 @@ def rival(args, folder, guest, line, capabilities):
 
 def in_folder(fn, *args):
     folder = tempfile.mkdtemp(prefix='trapeze-bench-migrate-')
+    warm_memory()
     try:
         return fn(args[0], folder, *args[1:])
     except (RuntimeError, TimeoutError, OSError, ValueError, subprocess.SubprocessError) as wrong:
@@ -297,7 +298,7 @@ def document(args, tables, line):
         'A 1 GiB guest with 360 MiB of contents; 256 MiB of it are rewritten at the rate in the first column. Blackout: from the last '
         'byte of the source\'s guest to the first of the destination\'s, one a millisecond, stamped by the host. Work: what it '
         'calculated while it was copied. Ticks: of its milliseconds in the second after the hand-over. Both in percent of the '
-        'second before. Both hosts and the guest share the processors of one machine.', ''])
+        'second before. Both hosts and the guest share the processors of one machine, whose memory is touched before each round.', ''])
 
 
 def busy():

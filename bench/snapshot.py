@@ -22,7 +22,7 @@ import sys
 import tempfile
 import time
 
-from guests import LIMIT_S, QUIET, Pipe, Qmp, connect, wait
+from guests import LIMIT_S, QUIET, Pipe, Qmp, connect, wait, warm_memory
 from run import first_line, host_name, raise_priority, set_autogroup, write_initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -167,6 +167,7 @@ def memory_of(pid):
 
 def restore_s(host, folder, snapshot, cached=True):
     cache(host.files(snapshot), cached)
+    warm_memory()  # not before: the page cache would take it
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
     process = subprocess.Popen([host.trapeze, 'snapshot', 'restore', *host.accel, '--name', 'again', '--debug-console-file', ticks.path,
@@ -286,6 +287,7 @@ def save_to_file(q, path):
 
 def qemu_restore_s(args, files, folder, cached, *more):
     cache([f'{folder}/saved', f'{folder}/disk.qcow2'], cached)
+    warm_memory()
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
     q = Qemu(args, files, folder, ticks, *more)
@@ -406,6 +408,7 @@ def rounds(args, work):
                 continue
             print(f'{time.strftime("%H:%M:%S")} round {n + 1}: {name}', file=sys.stderr, flush=True)
             folder = tempfile.mkdtemp(dir=work)
+            warm_memory()
             rows.append(fn(args, files, folder))
             print('  ' + json.dumps({k: round(v, 3) for k, v in rows[-1].items()}), file=sys.stderr, flush=True)
             shutil.rmtree(folder)
