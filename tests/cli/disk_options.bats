@@ -35,7 +35,7 @@ field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])
 same_info() {
     python3 -c 'import json, sys
 a, b = (json.load(open(name))["format-specific"] for name in sys.argv[1:])
-assert a == b, (a, b)' <(disk info --output json $1) <(qemu-img info --output json $2)
+assert a == b, (a, b)' <(disk info --output json $1) <(qemu-img info -U --output json $2)
 }
 
 @test "convert -c packs what qemu-img packs, as small, in every variant" {
@@ -196,7 +196,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
     for args in "--start-offset 512k" "--max-length 1536k" "--start-offset 1280k --max-length 1M" "--start-offset 3M --max-length 9M"; do
         # Later versions of qemu-img say what is compressed, too.
         diff <(disk map --output json $args a.qcow2 | sed 's/, "compressed": false//g' | python3 -m json.tool) \
-            <(qemu-img map --output json $args a.qcow2 | sed 's/, "compressed": false//g' | python3 -m json.tool)
+            <(qemu-img map -U --output json $args a.qcow2 | sed 's/, "compressed": false//g' | python3 -m json.tool)
     done
 }
 
@@ -208,7 +208,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
     qemu-img create -q -f qcow2 -b "$PWD/sub/mid.qcow2" -F qcow2 sub/top.qcow2
     diff <(disk info -U --backing-chain --output json sub/top.qcow2 | python3 -m json.tool --sort-keys) \
         <(qemu-img info -U --backing-chain --output json sub/top.qcow2 | python3 -m json.tool --sort-keys)
-    diff <(disk info --backing-chain sub/top.qcow2 | grep "backing file") <(qemu-img info --backing-chain sub/top.qcow2 |
+    diff <(disk info --backing-chain sub/top.qcow2 | grep "backing file") <(qemu-img info -U --backing-chain sub/top.qcow2 |
         grep "backing file")
 }
 
