@@ -217,17 +217,14 @@ int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_
     while (!*flag && !s->failure.code && !s->cancelled && rc != ETIMEDOUT)
         rc = timeout_ns ? pthread_cond_timedwait(&s->changed, &s->lock, &t)
                         : pthread_cond_wait(&s->changed, &s->lock);
-    if (*flag)
-        rc = 0;
-    else if (s->cancelled)
-        rc = err_set(err, ECANCELED, "the migration was cancelled");
-    else if (s->failure.code)
-        rc = err_set(err, s->failure.code, "%s", s->failure.msg);
-    else
-        rc = err_set(err, ETIMEDOUT, "the destination did not say within %lld s that %s",
-                     (long long)(timeout_ns / NS_PER_S), what);
+    bool said = *flag;
     pthread_mutex_unlock(&s->lock);
-    return rc;
+    if (said)
+        return 0;
+    rc = migrate_source_check(s, err);
+    return rc ? rc
+              : err_set(err, ETIMEDOUT, "the destination did not say within %lld s that %s",
+                        (long long)(timeout_ns / NS_PER_S), what);
 }
 
 static int send_fence(struct migrate_source *s, u32 fence, struct err *err)
@@ -294,13 +291,10 @@ int migrate_fence(struct migrate_source *s, s64 timeout_ns, struct err *err)
     pthread_mutex_lock(&s->lock);
     while (s->fenced != s->fence && !s->failure.code && !s->cancelled && late != ETIMEDOUT)
         late = pthread_cond_timedwait(&s->changed, &s->lock, &t);
-    if (s->cancelled)
-        rc = err_set(err, ECANCELED, "the migration was cancelled");
-    else if (s->failure.code)
-        rc = err_set(err, s->failure.code, "%s", s->failure.msg);
-    else if (s->fenced != s->fence)
-        rc = err_set(err, ETIMEDOUT, "what was sent did not arrive within %lld s",
-                     (long long)(timeout_ns / NS_PER_S));
+    bool arrived = s->fenced == s->fence;
     pthread_mutex_unlock(&s->lock);
-    return rc;
+    rc = migrate_source_check(s, err);
+    return rc || arrived ? rc
+                         : err_set(err, ETIMEDOUT, "what was sent did not arrive within %lld s",
+                                   (long long)(timeout_ns / NS_PER_S));
 }
