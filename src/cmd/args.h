@@ -11,10 +11,9 @@
 
 struct args_spec {
     const char *name;
-    char letter;     /* short form, 0: none */
-    const char *arg; /* what its value is called, NULL: takes none */
-    const char
-        *help; /* one line, NULL: not shown; whoever reads it tells why there is no such option */
+    char letter;      /* short form, 0: none */
+    const char *arg;  /* what its value is called, NULL: takes none */
+    const char *help; /* one line, NULL: not shown; its verb tells why there is no such option */
 };
 
 struct args {

@@ -112,32 +112,22 @@ int disk_refuse(const struct sub_args *a, const struct args_spec *specs,
     return 0;
 }
 
-static int check_cache(const char *mode, struct err *err)
+int disk_cache(const char *mode, bool *ret_sync, struct err *err)
 {
     static const char *const modes[] = {"unsafe", "writeback", "writethrough", "none",
                                         "directsync"};
+    unsigned i = 0;
 
-    for (unsigned i = 0; i < ARRAY_LEN(modes); i++)
-        if (!strcmp(mode, modes[i]))
-            return 0;
-    return sub_usage(err,
-                     "cache mode '%s' is not known; there are unsafe, writeback, writethrough, "
-                     "none and directsync",
-                     mode);
-}
-
-int disk_cache(const char *mode, bool *ret_sync, struct err *err)
-{
-    int rc = mode ? check_cache(mode, err) : 0;
-
-    if (!rc)
-        *ret_sync = mode && strcmp(mode, "unsafe") != 0;
-    return rc;
-}
-
-int disk_source_cache(const char *mode, struct err *err)
-{
-    return mode ? check_cache(mode, err) : 0;
+    while (mode && i < ARRAY_LEN(modes) && strcmp(mode, modes[i]) != 0)
+        i++;
+    if (i == ARRAY_LEN(modes))
+        return sub_usage(err,
+                         "cache mode '%s' is not known; there are unsafe, writeback, writethrough, "
+                         "none and directsync",
+                         mode);
+    if (ret_sync)
+        *ret_sync = i != 0;
+    return 0;
 }
 
 static const struct args_spec *options(void)

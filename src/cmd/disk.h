@@ -44,8 +44,8 @@ int disk_refuse(const struct sub_args *a, const struct args_spec *options,
 #define DISK_WHY_OBJECT "images are not encrypted; encrypt what they lie on (cryptsetup)"
 #define DISK_WHY_RATE "use systemd-run -p IOWriteBandwidthMax=..., or ionice"
 
-/* --cache, as qemu-img names them: must everything be on the disk in the end? NULL: no. */
+/* --cache and --source-cache, as qemu-img names the modes: must everything be on the disk in the end? mode NULL: no;
+ * ret_sync NULL: whoever asks does the same in every mode. */
 int disk_cache(const char *mode, bool *ret_sync, struct err *err);
-int disk_source_cache(const char *mode, struct err *err);
 
 #endif

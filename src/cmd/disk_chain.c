@@ -130,11 +130,10 @@ static int commit_run(const struct sub_args *a, struct err *err)
     struct block_image_options io = {
         .format = a->value[COMMIT_FORMAT], .no_backing = true, .trust = a->value[COMMIT_TRUST]};
     struct block_image *top;
-    bool sync;
     int rc = disk_refuse(a, commit_options, commit_refused, err);
 
     if (!rc)
-        rc = disk_cache(a->value[COMMIT_CACHE], &sync, err);
+        rc = disk_cache(a->value[COMMIT_CACHE], NULL, err);
     if (!rc)
         rc = block_image_open(a->operand[0], &io, &top, err);
     if (rc)
@@ -226,13 +225,12 @@ static int rebase_run(const struct sub_args *a, struct err *err)
                                      .no_backing = a->value[REBASE_UNSAFE],
                                      .trust = a->value[REBASE_TRUST]};
     struct block_image *top;
-    bool sync;
     int rc = disk_refuse(a, rebase_options, rebase_refused, err);
 
     if (!rc)
-        rc = disk_cache(a->value[REBASE_CACHE], &sync, err);
+        rc = disk_cache(a->value[REBASE_CACHE], NULL, err);
     if (!rc)
-        rc = disk_source_cache(a->value[REBASE_SOURCE_CACHE], err);
+        rc = disk_cache(a->value[REBASE_SOURCE_CACHE], NULL, err);
     if (rc)
         return rc;
     if (!a->value[REBASE_BACKING])

@@ -123,7 +123,7 @@ static int check_run(const struct sub_args *a, struct err *err)
     int rc = disk_refuse(a, options, refused, err);
 
     if (!rc)
-        rc = disk_source_cache(a->value[CHECK_CACHE], err);
+        rc = disk_cache(a->value[CHECK_CACHE], NULL, err);
     if (!rc)
         rc = repair_of(a->value[CHECK_REPAIR], &repair, err);
     if (!rc && repair != QCOW2_REPAIR_NONE && io.shared)

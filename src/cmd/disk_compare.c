@@ -75,7 +75,7 @@ static int compare_run(const struct sub_args *a, struct err *err)
     int rc = disk_refuse(a, options, refused, err);
 
     if (!rc)
-        rc = disk_source_cache(a->value[COMPARE_CACHE], err);
+        rc = disk_cache(a->value[COMPARE_CACHE], NULL, err);
     if (!rc)
         rc = block_image_open(a->operand[0], &io, &x, err);
     if (rc)

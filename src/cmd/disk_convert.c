@@ -192,7 +192,7 @@ static int read_options(struct convert *v, const struct sub_args *a, struct err 
         rc = disk_cache(a->value[CONVERT_CACHE], &v->sync, err);
     v->sync = v->sync || a->value[CONVERT_SYNC];
     if (!rc)
-        rc = disk_source_cache(a->value[CONVERT_SOURCE_CACHE], err);
+        rc = disk_cache(a->value[CONVERT_SOURCE_CACHE], NULL, err);
     if (!rc)
         rc = read_numbers(v, a, err);
     return rc ? rc : check_together(v, a, err);
