@@ -5,8 +5,10 @@ may be missing or be there twice. Nothing here asserts a time.
 """
 import json
 import os
+import shutil
 import subprocess
 import sys
+import tempfile
 import time
 
 TRAPEZE, WALKER = sys.argv[1:3]
@@ -158,3 +160,18 @@ def judge(hosts, cases):
             for host in hosts:
                 host.clear()
     return 1 if failed else 0
+
+
+def between_two(make_cases):
+    """Judges make_cases(hosts, folder): cases of two hosts, and a folder for what else they need. Returns the exit status."""
+    if subprocess.run([TRAPEZE, 'accel'], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
+        print('no accelerator works here')
+        return 77
+    folder = tempfile.mkdtemp(prefix='trapeze-migrate-')
+    hosts = Host(folder, 'a'), Host(folder, 'b')
+    try:
+        return judge(hosts, make_cases(hosts, folder))
+    finally:
+        for host in hosts:
+            host.close()
+        shutil.rmtree(folder, ignore_errors=True)

@@ -7,15 +7,13 @@ TRAPEZE_SEED, which is printed.
 """
 import os
 import random
-import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 
-from host import PATIENCE_S, TRAPEZE, Host, Wrong, check_count, check_move, judge, still_counts, until
+from host import PATIENCE_S, TRAPEZE, Wrong, between_two, check_count, check_move, still_counts, until
 
 PROXY = os.path.join(os.path.dirname(os.path.abspath(__file__)), '..', 'boot', 'proxy.py')
 PRECOPY = ['--precopy']
@@ -194,20 +192,10 @@ def at_random(hosts):
     return None
 
 
-def main():
-    if subprocess.run([TRAPEZE, 'accel'], stdin=subprocess.DEVNULL, capture_output=True, check=False).returncode:
-        print('no accelerator works here')
-        return 77
-    folder = tempfile.mkdtemp(prefix='trapeze-mishaps-')
-    hosts = Host(folder, 'a'), Host(folder, 'b')
-    try:
-        return judge(hosts, [('cut or killed at the same messages each time', lambda: always(hosts)),
-                             ('cut or killed at random messages', lambda: at_random(hosts))])
-    finally:
-        for host in hosts:
-            host.close()
-        shutil.rmtree(folder, ignore_errors=True)
+def cases(hosts, _folder):
+    return [('cut or killed at the same messages each time', lambda: always(hosts)),
+            ('cut or killed at random messages', lambda: at_random(hosts))]
 
 
 if __name__ == '__main__':
-    sys.exit(main())
+    sys.exit(between_two(cases))
