@@ -1,26 +1,7 @@
 #!/usr/bin/env bats
 # `trapeze disk`, against qemu-img in both directions where that is installed.
 
-load cli
-
-setup() {
-    cd "$BATS_TEST_TMPDIR"
-}
-
-need_qemu() {
-    command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || skip "qemu-img and qemu-io are not installed"
-}
-
-disk() { "$TRAPEZE" disk "$@"; }
-
-# A raw disk with data, zeros as data, holes, and a size that is no multiple of a cluster.
-make_raw() {
-    truncate -s 5000704 "$1"
-    seq 100000 | dd of="$1" conv=notrunc status=none bs=64k
-    dd if=/dev/zero of="$1" conv=notrunc status=none bs=64k seek=20 count=10
-    seq 7 300000 | dd of="$1" conv=notrunc status=none bs=1000 seek=2500 count=700
-    printf 'the end' | dd of="$1" conv=notrunc status=none bs=1 seek=5000697
-}
+load disk
 
 VARIANTS=(compat=0.10 compat=1.1,cluster_size=512 compat=0.10,cluster_size=4k cluster_size=2M
     cluster_size=64k,lazy_refcounts=on refcount_bits=1,cluster_size=1k refcount_bits=64,cluster_size=8k)

@@ -1,32 +1,22 @@
 #!/usr/bin/env bats
 # Options of `trapeze disk` that qemu-img's users bring with them, and what is left when a verb is stopped.
 
-load cli
-
-setup() {
-    cd "$BATS_TEST_TMPDIR"
-}
+load disk
 
 teardown() {
     [ -z "${loop:-}" ] || losetup -d "$loop"
 }
 
-need_qemu() {
-    command -v qemu-img >/dev/null && command -v qemu-io >/dev/null || skip "qemu-img and qemu-io are not installed"
+need_both() {
+    need_qemu
     command -v python3 >/dev/null || skip "python3 is not installed"
 }
 
-disk() { "$TRAPEZE" disk "$@"; }
-
-# Text, which can be packed, noise, which cannot, zeros and holes; the end is no multiple of a cluster.
-make_raw() {
-    truncate -s 5000704 "$1"
-    seq 100000 | dd of="$1" conv=notrunc status=none bs=64k
-    dd if=/dev/zero of="$1" conv=notrunc status=none bs=64k seek=20 count=10
-    seq 7 300000 | dd of="$1" conv=notrunc status=none bs=1000 seek=2500 count=700
+# Noise cannot be packed.
+make_mixed() {
+    make_raw "$1"
     openssl rand -out noise 300000
     dd if=noise of="$1" conv=notrunc status=none bs=1000 seek=3500
-    printf 'the end' | dd of="$1" conv=notrunc status=none bs=1 seek=5000697
 }
 
 field() { python3 -c 'import json, sys; print(json.load(sys.stdin)[sys.argv[1]])' "$1"; }
@@ -39,8 +29,8 @@ assert a == b, (a, b)' <(disk info --output json $1) <(qemu-img info -U --output
 }
 
 @test "convert -c packs what qemu-img packs, as small, in every variant" {
-    need_qemu
-    make_raw a.raw
+    need_both
+    make_mixed a.raw
     for kind in zlib zstd; do
         for v in cluster_size=512 refcount_bits=1,cluster_size=1k refcount_bits=2,cluster_size=4k cluster_size=64k \
             lazy_refcounts=on cluster_size=2M refcount_bits=64 compat=0.10; do
@@ -73,8 +63,8 @@ assert a == b, (a, b)' <(disk info --output json $1) <(qemu-img info -U --output
 }
 
 @test "preallocation takes the space that qemu-img's takes" {
-    need_qemu
-    make_raw a.raw
+    need_both
+    make_mixed a.raw
     about() { [ "$1" -ge $(($2 * 9 / 10)) ] && [ "$1" -le $(($2 * 11 / 10 + 64)) ]; }
     for how in metadata falloc full; do
         for v in cluster_size=1k cluster_size=64k,lazy_refcounts=on cluster_size=2M; do
@@ -109,8 +99,8 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "convert -B makes an overlay of the old base's copy" {
-    need_qemu
-    make_raw base.raw
+    need_both
+    make_mixed base.raw
     disk create -b base.raw -F raw top.qcow2 6M
     qemu-io -f qcow2 -c "write -P 9 100k 300k" -c "write -z 1M 256k" -c "write -P 3 5500k 100k" top.qcow2 >/dev/null
     cp base.raw moved.raw
@@ -134,8 +124,8 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "convert -n writes into what is there" {
-    need_qemu
-    make_raw a.raw
+    need_both
+    make_mixed a.raw
     for v in cluster_size=512 compat=0.10 cluster_size=64k,lazy_refcounts=on; do
         for packed in "" -c; do
             qemu-img create -q -f qcow2 -o $v there.qcow2 7M
@@ -169,7 +159,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "convert -S says which zeros become holes" {
-    need_qemu
+    need_both
     head -c 4194304 /dev/zero >a.raw
     for at in 0 64 128 192; do
         printf x | dd of=a.raw conv=notrunc status=none bs=1k seek=$at
@@ -190,7 +180,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "map of a part of the disk" {
-    need_qemu
+    need_both
     qemu-img create -q -f qcow2 a.qcow2 4M
     qemu-io -c "write -P 1 1M 1M" a.qcow2 >/dev/null
     for args in "--start-offset 512k" "--max-length 1536k" "--start-offset 1280k --max-length 1M" "--start-offset 3M --max-length 9M"; do
@@ -201,7 +191,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "info -U of a chain in other folders has qemu-img's keys and values" {
-    need_qemu
+    need_both
     mkdir -p sub
     qemu-img create -q -f raw sub/low.raw 1M
     qemu-img create -q -f qcow2 -b low.raw -F raw sub/mid.qcow2
@@ -213,8 +203,8 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "commit -b goes down by several images, and empties none" {
-    need_qemu
-    make_raw base.raw
+    need_both
+    make_mixed base.raw
     disk create -b base.raw -F raw mid.qcow2
     qemu-io -f qcow2 -c "write -P 8 200k 1M" mid.qcow2 >/dev/null
     disk create -b mid.qcow2 -F qcow2 top.qcow2 6M
@@ -235,8 +225,8 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "exit statuses of compare and check, quiet or not" {
-    need_qemu
-    make_raw a.raw
+    need_both
+    make_mixed a.raw
     disk convert -f raw -O qcow2 a.raw a.qcow2
     cp a.raw longer.raw
     truncate -s 6M longer.raw
@@ -271,7 +261,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "-o help, sizes by -o, and a backing image that is not there yet" {
-    need_qemu
+    need_both
     run disk create -o help -f qcow2 x.qcow2
     [ "$status" -eq 0 ]
     [[ $output == *cluster_size*preallocation* ]]
@@ -311,7 +301,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "an image that somebody writes to is read with -U only" {
-    need_qemu
+    need_both
     disk create a.qcow2 1M
     python3 - "$TRAPEZE" <<'END'
 import fcntl, struct, subprocess, sys
@@ -326,7 +316,7 @@ END
 }
 
 @test "a convert that is stopped leaves nothing, or something that is no image" {
-    need_qemu
+    need_both
     seq 1 4000000 >text.raw
     truncate -s 32M text.raw
     python3 - "$TRAPEZE" <<'END'
@@ -413,9 +403,9 @@ END
 }
 
 @test "block devices hold images of any size" {
-    need_qemu
+    need_both
     command -v losetup >/dev/null || skip "losetup is not installed"
-    make_raw a.raw
+    make_mixed a.raw
     truncate -s 5000100 a.raw
     head -c 9437184 /dev/zero | tr '\0' x >device
     loop=$(losetup -f --show device) || skip "no loop device can be made here"
