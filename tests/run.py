@@ -22,7 +22,8 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 SANITIZED_TIERS = ('unit', 'device', 'fault', 'fuzz')
 SANITIZED_BATS = 'cli/run_ends.bats'  # whole machines
 SANITIZERS = {'sanitize': 'address,undefined', 'tsan': 'thread'}
-BATS_LIMIT_S = 7200 if os.environ.get('TRAPEZE_NIGHTLY') else 600
+NIGHTLY = bool(os.environ.get('TRAPEZE_NIGHTLY'))
+BATS_LIMIT_S = 8 * 3600 if NIGHTLY else 600
 TAP_LINE = re.compile(r'(not )?ok\b *(\d*) *(?:- )?(.*?) *(?:# *(?:skip|todo)\b:? *(.*))?$', re.IGNORECASE)
 
 Case = namedtuple('Case', 'tier name status detail')
@@ -81,7 +82,7 @@ def run_meson(build, only, label, env):
     chosen = sorted(set(tiers.values()) & set(only) if only else set(tiers.values()))
     if not chosen:
         return []
-    command = ['meson', 'test', '-C', build, '--no-rebuild']
+    command = ['meson', 'test', '-C', build, '--no-rebuild', '--timeout-multiplier', '20' if NIGHTLY else '1']
     for tier in chosen:
         command += ['--suite', tier]
     log = os.path.join(build, 'meson-logs', 'testlog.json')

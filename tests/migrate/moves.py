@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """A guest that checks itself migrates between two hosts (host.py), by every mode.
 
-usage: moves.py TRAPEZE WALKER; prints TAP. TRAPEZE_MIGRATIONS=1000 for a night: so many moves there and back.
+usage: moves.py TRAPEZE WALKER; prints TAP. TRAPEZE_MIGRATIONS: so many moves there and back; TRAPEZE_NIGHTLY=1: a thousand, which
+takes half an hour. TRAPEZE_CASE: only the case whose name begins so.
 """
 import itertools
 import json
@@ -26,10 +27,16 @@ MODES = [[], ['--postcopy'], ['--compress', 'zstd', '--delta', '32M', '--bandwid
 def there_and_back(hosts):
     a, b = hosts
     a.start('walker')
-    moves = int(os.environ.get('TRAPEZE_MIGRATIONS', str(len(MODES))))
-    for i, mode in zip(range(moves), itertools.cycle(MODES)):
-        move(a, b, 'walker', *mode)
-        move(b, a, 'walker', *mode)
+    usual = 1000 if os.environ.get('TRAPEZE_NIGHTLY') else len(MODES)
+    moves = int(os.environ.get('TRAPEZE_MIGRATIONS', str(usual)))
+    for i, mode in zip(range(1, moves + 1), itertools.cycle(MODES)):
+        for here, there in ((a, b), (b, a)):
+            try:
+                move(here, there, 'walker', *mode)
+            except Wrong as wrong:
+                raise Wrong(f'{i - 1} there and back, then with {" ".join(mode) or "no options"}: {wrong}') from wrong
+        if i % 100 == 0:
+            print(f'# {i} times there and back', flush=True)
     a.call('rm', '-f', 'walker')
 
 
