@@ -38,6 +38,19 @@ fetch() {
     export KERNEL INITRD
 }
 
+# debian_image: a disk with Debian in it (debian.sh), for a file of tests. $TRAPEZE_DEBIAN names one that was made before.
+debian_image() {
+    IMAGE=${TRAPEZE_DEBIAN:-$BATS_FILE_TMPDIR/debian.img}
+    export IMAGE
+    if [ -f "$IMAGE" ]; then
+        return 0
+    fi
+    [ "$(id -u)" = 0 ] || without "only root can make a root file system" || return 1
+    command -v mmdebstrap >/dev/null || without "mmdebstrap is missing" || return 1
+    "$ROOT/tests/boot/debian.sh" "$KERNEL" "$IMAGE" >"$BATS_FILE_TMPDIR/made" 2>&1 ||
+        without "Debian cannot be fetched: $(tail -n 1 "$BATS_FILE_TMPDIR/made")"
+}
+
 # boot STATUS CPUS APPEND [ARGUMENT...]: runs a machine to its end; $output is what it printed.
 boot() {
     local want=$1 cpus=$2 append=$3
@@ -57,4 +70,15 @@ passes() {
     shift 2
     boot 0 "$cpus" "quiet trapeze.check trapeze.cpus=$cpus trapeze.memory=512 $append" "$@"
     [[ $output == *"self-check: all passed"* ]]
+}
+
+# moves CASE [SECONDS]: a case of moving.py. The longest gaps that its client saw go to descriptor 3, where people see them.
+moves() {
+    run env TRAPEZE="$TRAPEZE" TRAPEZE_DEBIAN="${IMAGE:-}" timeout -k 5 "${2:-500}" python3 "$BATS_TEST_DIRNAME/moving.py" "$1"
+    echo "$output"
+    if [ "$status" -eq 77 ]; then
+        skip "$output"
+    fi
+    echo "$output" | sed -n 's/^# \(.*longest gaps.*\)/#   \1/p' >&3
+    [ "$status" -eq 0 ]
 }

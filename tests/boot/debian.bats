@@ -6,15 +6,7 @@
 load boot
 
 setup_file() {
-    nightly "takes ten minutes" && fetch cloud || return 0
-    IMAGE=${TRAPEZE_DEBIAN:-$BATS_FILE_TMPDIR/debian.img}
-    export IMAGE
-    if [ ! -f "$IMAGE" ]; then
-        [ "$(id -u)" = 0 ] || without "only root can make a root file system" || return 0
-        command -v mmdebstrap >/dev/null || without "mmdebstrap is missing" || return 0
-        "$ROOT/tests/boot/debian.sh" "$KERNEL" "$IMAGE" >"$BATS_FILE_TMPDIR/made" 2>&1 ||
-            without "Debian cannot be fetched: $(tail -n 1 "$BATS_FILE_TMPDIR/made")" || return 0
-    fi
+    nightly "takes ten minutes" && fetch cloud && debian_image || return 0
 }
 
 # works CPUS

@@ -11,25 +11,10 @@ import signal
 import subprocess
 import sys
 
+from keys import certificates, make_keys
 from lan import PATIENCE_S, Wrong, ip, until
+from rounds import MODES, rounds
 from two_hosts import TRAPEZE, Client, World
-
-MODES = {
-    'pre-copy': [],
-    'post-copy': ['--postcopy'],
-    'hybrid': ['--hybrid', '--bandwidth', '30M'],
-    'compressed': ['--compress', 'zstd', '--delta', '32M', '--connections', '3'],
-    'throttled': ['--throttle', '80', '--bandwidth', '30M'],
-    'stop-and-copy': ['--time-limit', '1', '--on-timeout', 'stop', '--bandwidth', '20M'],
-}
-
-
-def modes(world, times=1):
-    world.boot()
-    for host in (world.a, world.b):
-        host.receive('--insecure')
-    for what, options in MODES.items():
-        world.there_and_back('--insecure', *options, what=what, times=times)
 
 
 def quick(world):
@@ -41,36 +26,6 @@ def quick(world):
     for what, options in MODES.items():
         world.move(*hosts, '--insecure', *options, what=what)
         hosts.reverse()
-
-
-def openssl(folder, *args):
-    subprocess.run(['openssl', *args], check=True, capture_output=True, cwd=folder)
-
-
-def make_certificates(folder, authority, addresses):
-    """NAME.pem and NAME.key for each name of addresses, signed by AUTHORITY.pem."""
-    new = ['req', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:P-256', '-nodes']
-    openssl(folder, *new, '-x509', '-days', '2', '-subj', '/CN=' + authority, '-keyout', authority + '.key', '-out',
-            authority + '.pem')
-    for name, address in addresses.items():
-        with open(os.path.join(folder, name + '.ext'), 'w', encoding='ascii') as f:
-            f.write(f'subjectAltName=IP:{address}\n')
-        openssl(folder, *new, '-subj', '/CN=' + name, '-keyout', name + '.key', '-out', name + '.csr')
-        openssl(folder, 'x509', '-req', '-days', '2', '-in', name + '.csr', '-CA', authority + '.pem', '-CAkey',
-                authority + '.key', '-CAcreateserial', '-extfile', name + '.ext', '-out', name + '.pem')
-
-
-def make_keys(world):
-    """For TLS: certificates of both hosts, one of another authority, and keys `psk` and `other.psk`."""
-    make_certificates(world.folder, 'ca', {host.letter: host.address for host in (world.a, world.b)})
-    make_certificates(world.folder, 'foreign', {'stranger': '10.77.0.3'})
-    for name in ('psk', 'other.psk'):
-        openssl(world.folder, 'rand', '-hex', '-out', name, '32')
-
-
-def certificates(world, name, authority='ca'):
-    path = os.path.join(world.folder, name)
-    return ['--cert', path + '.pem', '--key', path + '.key', '--ca', os.path.join(world.folder, authority + '.pem')]
 
 
 def apart(world):
@@ -522,7 +477,8 @@ CASES = {
     'full-disk': full_disk,
     'little-memory': little_memory,
     'sshd': sshd,
-    'modes': lambda world: modes(world, 10),
+    'rounds': rounds,
+    'rounds-apart': lambda world: rounds(world, apart=True),
     'quick': quick,
 }
 

@@ -142,15 +142,23 @@ class World:
         self.folder = tempfile.mkdtemp(prefix='trapeze-hosts-')
         self.lan = Lan()
         self.disk = os.path.join(self.folder, 'disk')
+        self.disks = [self.disk]
         self.a, self.b = Host(self, 'a'), Host(self, 'b')
         self.client = self.line = None
         self.gaps = {}
 
-    def boot(self, *options, memory='192M', cpus='1', patient=False):
+    def boot(self, *options, memory='192M', cpus='1', patient=False, system=None):
+        """SYSTEM: an image by debian.sh, which is left as it is."""
         with open(self.disk, 'wb') as f:
             f.truncate(32 << 20)
+        what = f'console=ttyS0 quiet trapeze.do=serve trapeze.ip={GUEST}/24'
+        if system:
+            self.disks.insert(0, os.path.join(self.folder, 'system'))
+            subprocess.run(['cp', '--sparse=always', system, self.disks[0]], check=True)
+            what += ' trapeze.root=/dev/vda systemd.mask=systemd-networkd-wait-online.service'
+            memory = '512M'
         self.a.call('run', '-d', '--name', 'web', '-k', KERNEL + '/vmlinuz', '--initrd', INITRD, '-m', memory, '--cpus', cpus,
-                    '--append', f'console=ttyS0 quiet trapeze.do=serve trapeze.ip={GUEST}/24', '--disk', self.disk,
+                    '--append', what, *(word for disk in self.disks for word in ('--disk', disk)),
                     '--net', f'tap,ifname=tap0,mac={GUEST_MAC}', *options)
         self.client = Client(self, patient)
         until('the guest checks itself', lambda: self.a.alive() > 1)
