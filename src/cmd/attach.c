@@ -1,10 +1,15 @@
 /*
  * `trapeze attach`: this terminal becomes one more of a guest's console. The connection is raw in both directions from the
  * answer on; Ctrl-A is ours.
+ *
+ * A pipe or a file that was typed has an end, and a console has none: nobody could say when the answer to it is complete.
+ * So when the input has ended and the console has been silent for a while, so has the verb. What was typed reaches the guest
+ * in any case, as fast as it takes it (vm/stream_client.c).
  */
 #include "cmd/guests.h"
 
 #include "vm/terminal.h"
+#include "vm/value.h"
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -12,12 +17,15 @@
 #include <unistd.h>
 
 #define CTRL_A 1
+#define SILENT_S 1
+#define SILENT_MAX 86400
 
-enum { ATTACH_NO_STDIN = GUEST_OWN, ATTACH_PORT };
+enum { ATTACH_NO_STDIN = GUEST_OWN, ATTACH_PORT, ATTACH_TIME };
 
 struct attaching {
     bool no_stdin;
     const char *port; /* NULL: the main one */
+    u64 silent_s;     /* how long after the input's end */
     int fd;
     bool escaped; /* Ctrl-A was typed */
     bool keys;    /* standard input is a terminal */
@@ -91,35 +99,50 @@ static int type(struct attaching *a, const char *buf, size_t len)
     return write_all(a->fd, out, n);
 }
 
-/* Until it is detached or the guest has ended. */
+/* What stands on standard input, to the guest; false: there is no more, or no guest. */
+static bool pass_input(struct attaching *a)
+{
+    char buf[512];
+    ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
+
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return true;
+    return n > 0 && !type(a, buf, (size_t)n);
+}
+
+/* What the console says; false: it is closed, or nobody reads it here. */
+static bool pass_output(const struct attaching *a)
+{
+    char buf[512];
+    ssize_t n = read(a->fd, buf, sizeof(buf));
+
+    if (n < 0 && (errno == EINTR || errno == EAGAIN))
+        return true;
+    return n > 0 && !write_all(STDOUT_FILENO, buf, (size_t)n);
+}
+
+/* Until it is detached, the guest has ended, or the input has and the console is silent. */
 static void pass_on(struct attaching *a)
 {
     struct pollfd p[2] = {{.fd = a->fd, .events = POLLIN},
                           {.fd = a->no_stdin ? -1 : STDIN_FILENO, .events = POLLIN}};
-    char buf[512];
+    int wait_ms = -1;
 
     while (!a->detached) {
         if (resized)
             tell_size(a);
-        if (poll(p, 2, -1) < 0) {
-            if (errno == EINTR)
-                continue;
+        int n = poll(p, 2, wait_ms);
+        if (n == 0 || (n < 0 && errno != EINTR))
             return;
-        }
-        if (p[0].revents) {
-            ssize_t n = read(a->fd, buf, sizeof(buf));
-
-            if (n == 0 || (n < 0 && errno != EAGAIN && errno != EINTR) ||
-                (n > 0 && write_all(STDOUT_FILENO, buf, (size_t)n)))
-                return;
-        }
-        if (p[1].revents) {
-            ssize_t n = read(STDIN_FILENO, buf, sizeof(buf));
-
-            if (n <= 0)
-                p[1].fd = -1; /* no more input: still a look at the output */
-            else if (type(a, buf, (size_t)n))
-                return;
+        if (n < 0)
+            continue;
+        if (p[0].revents && !pass_output(a))
+            return;
+        if (p[1].revents && !pass_input(a)) {
+            if (a->keys)
+                return; /* the terminal has gone */
+            p[1].fd = -1;
+            wait_ms = (int)a->silent_s * 1000;
         }
     }
 }
@@ -177,6 +200,8 @@ static int read_own(void *opaque, int index, const char *value, struct err *err)
 {
     struct attaching *a = opaque;
 
+    if (index == ATTACH_TIME)
+        return value_number(value, 0, SILENT_MAX, &a->silent_s, err) ? err_wrap(err, "--time") : 0;
     if (index == ATTACH_NO_STDIN)
         a->no_stdin = true;
     else if (!strcmp(value, "serial") || !strcmp(value, "console"))
@@ -188,7 +213,7 @@ static int read_own(void *opaque, int index, const char *value, struct err *err)
 
 static int run(const struct verb *self, char **argv)
 {
-    struct attaching a = {0};
+    struct attaching a = {.silent_s = SILENT_S};
     struct guest_args args = {.min = 1, .max = 1, .own = read_own, .opaque = &a};
 
     return guest_verb(self, argv, &args, attach);
@@ -201,6 +226,8 @@ static const struct args_spec *options(void)
         [ATTACH_NO_STDIN] = {"no-stdin", 0, NULL,
                              "only look on: what is typed does not go to the guest"},
         [ATTACH_PORT] = {"port", 0, "WHICH", "serial or console, if not the main one"},
+        [ATTACH_TIME] = {"time", 't', "SECONDS",
+                         "how long to look on in silence when the input has ended (1)"},
         {NULL, 0, NULL, NULL},
     };
 
@@ -212,6 +239,8 @@ const struct verb verb_attach = {
     .operands = "GUEST",
     .summary = "Use a guest's console on this terminal",
     .options = options,
-    .notes = "Ctrl-A D detaches and leaves the guest running; Ctrl-A H shows the keys.\n",
+    .notes = "Ctrl-A D detaches and leaves the guest running; Ctrl-A H shows the keys. Input from "
+             "a pipe "
+             "or a file is typed;\nwhen it has ended and the guest is silent, attach ends, too.\n",
     .run = run,
 };

@@ -54,6 +54,23 @@ another" ]
     [ "$(state echo)" = running ]
 }
 
+@test "attach: what a pipe or a file holds is typed, and when the guest is silent, it ends" {
+    guest e --name echo
+    run timeout -k 5 60 "$TRAPEZE" attach echo <<<"of a file"
+    [ "$status" -eq 0 ]
+    [ "$output" = "of a file" ]
+    seq 20000 >"$BATS_TEST_TMPDIR/typed" # more than any buffer on the way
+    run bash -c 'cat "$2" | timeout -k 5 60 "$0" attach --time "$1" echo' "$TRAPEZE" 3 "$BATS_TEST_TMPDIR/typed"
+    [ "$status" -eq 0 ]
+    [[ $output == *$'\n20000' ]]
+    # It needs not look on until the guest has taken it all.
+    run timeout -k 5 60 "$TRAPEZE" attach -t 0 echo <"$BATS_TEST_TMPDIR/typed"
+    [ "$status" -eq 0 ]
+    until_is "$( (echo of a file; seq 20000; seq 20000) | md5sum)" bash -c '"$0" logs echo | md5sum' "$TRAPEZE"
+    [ "$(state echo)" = running ]
+    refuses 2 "--time: 'x' is not" "$TRAPEZE" attach --time x echo
+}
+
 # size_of GUEST: of its virtio console, as the machine's state has it: columns and rows, the lower byte first.
 size_of() {
     "$TRAPEZE" snapshot create "$1" now >/dev/null 2>&1
