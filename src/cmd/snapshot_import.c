@@ -58,6 +58,13 @@ static int wrong(struct import *x, struct err *err, const char *what)
     return err_set(err, EBADMSG, "section '%s': %s", x->section.name, what);
 }
 
+/* What fails is not the file that is read: err_sys() about a file of the snapshot that is being made. */
+static int not_made(const struct import *x, struct err *err, const char *file)
+{
+    return err_sys(err, errno ? errno : ENOSPC, "cannot write %s/snapshots/.../%s",
+                   x->h->place.root, file);
+}
+
 /* The next section into x->section and x->bytes. */
 static int next(struct import *x, struct err *err)
 {
@@ -127,7 +134,7 @@ static int begin(struct import *x, const char *name, struct err *err)
         return rc;
     x->memory = openat(x->draft.dir, "memory", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (x->memory < 0 || ftruncate(x->memory, (off_t)x->s.memory_bytes))
-        return err_sys(err, errno, "memory");
+        return not_made(x, err, "memory");
     return 0;
 }
 
@@ -140,9 +147,9 @@ static int put_file(struct import *x, struct err *err)
 
     if (fd < 0)
         return errno == EEXIST ? wrong(x, err, "is there twice")
-                               : err_sys(err, errno, "%s", x->section.name);
+                               : not_made(x, err, x->section.name);
     if (write(fd, x->bytes, x->section.len) != (ssize_t)x->section.len)
-        return err_sys(err, errno ? errno : ENOSPC, "%s", x->section.name);
+        return not_made(x, err, x->section.name);
     x->has_state |= !strcmp(x->section.name, "state");
     return 0;
 }
@@ -196,7 +203,7 @@ static int put_pages(struct import *x, struct err *err)
         x->map.sum[page] = snapmap_sum(bytes);
         if (pwrite(x->memory, bytes, SNAPMAP_PAGE, (off_t)(page * SNAPMAP_PAGE)) !=
             (ssize_t)SNAPMAP_PAGE)
-            return err_sys(err, errno ? errno : ENOSPC, "memory");
+            return not_made(x, err, "memory");
     }
     x->pages += n;
     return rc;
@@ -230,11 +237,23 @@ static int take_section(struct import *x, struct err *err)
                    x->section.name);
 }
 
-static int read_all(struct import *x, const char *name, struct err *err)
+/* A short file and one that begins otherwise have never been ours. */
+static int read_head(struct import *x, struct err *err)
 {
     struct state_source from = {read_on, x};
-    u32 sections = 1;
     int rc = state_read_head(&from, err);
+
+    return rc == -EINVAL || rc == -ENODATA
+               ? err_set(err, EINVAL,
+                         "this is no snapshot: it does not begin as a file that 'trapeze snapshot "
+                         "export' has written")
+               : rc;
+}
+
+static int read_all(struct import *x, const char *name, struct err *err)
+{
+    u32 sections = 1;
+    int rc = read_head(x, err);
 
     rc = rc ? rc : begin(x, name, err);
     while (!rc && !(rc = next(x, err)) && !state_is_end(&x->section)) {
@@ -256,7 +275,7 @@ static int write_map(struct import *x, struct err *err)
     auto_close int fd = openat(x->draft.dir, "map", O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     struct state_sink to = state_fd_sink(&fd);
 
-    return fd < 0 ? err_sys(err, errno, "map") : snapmap_save(&x->map, &to, err);
+    return fd < 0 ? not_made(x, err, "map") : snapmap_save(&x->map, &to, err);
 }
 
 /* The state must be one of this machine before it is called a snapshot. */
@@ -312,23 +331,45 @@ static void finish(struct import *x, bool failed)
     free(x);
 }
 
+/* A pipe cannot say how long it is, which bounds what we believe of it. */
+static int open_in(struct import *x, const char *path, struct err *err)
+{
+    struct stat st;
+
+    x->in = open(path, O_RDONLY | O_NONBLOCK | O_CLOEXEC);
+    if (x->in < 0 || fstat(x->in, &st))
+        return err_sys(err, errno, "'%s'", path);
+    return S_ISREG(st.st_mode)
+               ? 0
+               : err_set(err, EINVAL, "'%s' is %s: save the snapshot in a regular file first", path,
+                         S_ISDIR(st.st_mode) ? "a folder" : "no regular file");
+}
+
+static int read_file(struct import *x, const char *path, const char *name, struct err *err)
+{
+    int rc = open_in(x, path, err);
+
+    if (rc)
+        return rc;
+    rc = read_all(x, name, err);
+    if (rc == -EEXIST)
+        return err_wrap(err, "'%s': give it a name of its own behind the file", path);
+    if (rc == -EBADMSG || rc == -ENODATA || rc == -ENOTSUP)
+        return err_wrap(err, "'%s', before offset %llu", path, (unsigned long long)x->at);
+    return rc ? err_wrap(err, "'%s'", path) : 0;
+}
+
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct import *x = calloc(1, sizeof(*x));
-    int rc = 0;
+    int rc;
 
     if (!x)
         return err_set(err, ENOMEM, "no memory");
     x->h = h;
     x->memory = x->lock = -1;
     x->draft = SNAPSHOT_DRAFT_INIT;
-    x->in = open(a->operand[0], O_RDONLY | O_CLOEXEC);
-    if (x->in < 0)
-        rc = err_sys(err, errno, "'%s'", a->operand[0]);
-    else if ((rc = read_all(x, a->operands > 1 ? a->operand[1] : NULL, err)) == -EEXIST)
-        err_wrap(err, "'%s': give it a name of its own behind the file", a->operand[0]);
-    else if (rc && x->at)
-        err_wrap(err, "'%s', before offset %llu", a->operand[0], (unsigned long long)x->at);
+    rc = read_file(x, a->operand[0], a->operands > 1 ? a->operand[1] : NULL, err);
     rc = rc ? rc : write_map(x, err);
     rc = rc ? rc : check_state(x, err);
     rc = rc ? rc : flush_disks(x, err);
