@@ -5,7 +5,7 @@
  */
 #include "cmd/disk.h"
 #include "cmd/disk_new.h"
-#include "cmd/disk_target.h"
+#include "cmd/new_file.h"
 #include "vm/value.h"
 #include <errno.h>
 #include <stdio.h>
@@ -201,7 +201,7 @@ static int read_options(struct convert *v, const struct sub_args *a, struct err 
 /* --- copying --- */
 
 /* Opens what the copy goes to. The format of an image that is there is what it says it is, if nobody else does. */
-static int open_target(struct convert *v, const struct disk_target *t, const char *format,
+static int open_target(struct convert *v, const struct new_file *t, const char *format,
                        struct err *err)
 {
     struct block_image_options io = {.format = format, .unsafe = true, .trust = v->trust};
@@ -244,7 +244,7 @@ static int copy_content(struct convert *v, bool in_place, struct err *err)
     return rc;
 }
 
-static int convert_into(struct convert *v, const struct disk_target *t, const char *format,
+static int convert_into(struct convert *v, const struct new_file *t, const char *format,
                         struct err *err)
 {
     int rc = v->no_create ? 0 : disk_new_make(&v->new, t->work, err);
@@ -268,7 +268,7 @@ static int convert_into(struct convert *v, const struct disk_target *t, const ch
 static int convert(struct convert *v, const struct sub_args *a, struct err *err)
 {
     const char *format = v->no_create ? a->value[CONVERT_OUT] : v->new.format;
-    struct disk_target target;
+    struct new_file target;
     int rc = refuse_same(v->copy.from, v->path, err);
 
     v->new.q.size = ALIGN_UP(block_image_size(v->copy.from), 512ull);
@@ -276,11 +276,12 @@ static int convert(struct convert *v, const struct sub_args *a, struct err *err)
     if (!rc)
         rc = disk_new_check(&v->new, v->path, err);
     if (!rc)
-        rc = disk_target_open(&target, v->path, v->no_create, err);
+        rc =
+            new_file_open(&target, v->path, v->no_create ? NEW_FILE_IN_PLACE : NEW_FILE_IMAGE, err);
     if (rc)
         return rc;
     rc = convert_into(v, &target, format, err);
-    return disk_target_close(&target, rc, v->sync, err);
+    return new_file_close(&target, rc, v->sync, err);
 }
 
 static int convert_run(const struct sub_args *a, struct err *err)

@@ -1,7 +1,7 @@
 /* `trapeze disk create` and `trapeze disk resize`. Main thread. */
 #include "cmd/disk.h"
 #include "cmd/disk_new.h"
-#include "cmd/disk_target.h"
+#include "cmd/new_file.h"
 #include <errno.h>
 #include <string.h>
 
@@ -91,7 +91,7 @@ static int create_run(const struct sub_args *a, struct err *err)
 {
     const char *path = a->operand[0],
                *format = a->value[CREATE_FORMAT] ? a->value[CREATE_FORMAT] : format_by_name(path);
-    struct disk_target target;
+    struct new_file target;
     struct disk_new n;
     int rc = disk_refuse(a, create_options, create_refused, err);
 
@@ -103,10 +103,10 @@ static int create_run(const struct sub_args *a, struct err *err)
     if (!rc)
         rc = settle(a, &n, err);
     if (!rc)
-        rc = disk_target_open(&target, path, false, err);
+        rc = new_file_open(&target, path, NEW_FILE_IMAGE, err);
     if (!rc) {
         rc = disk_new_make(&n, target.work, err);
-        rc = disk_target_close(&target, rc, false, err);
+        rc = new_file_close(&target, rc, false, err);
     }
     disk_new_free(&n);
     return rc;

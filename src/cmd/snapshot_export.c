@@ -1,10 +1,11 @@
 /*
- * `trapeze snapshot export`. Main thread. The file appears under its name when all of it is on the medium.
+ * `trapeze snapshot export`. Main thread. The file appears under its name when all of it is on the medium (cmd/new_file.h).
  *
  * All that is read is opened with the lock on snapshots held, and copied without it: whoever removes the snapshot meanwhile
  * takes the names away, not what we have open.
  */
 #include "block/image.h"
+#include "cmd/new_file.h"
 #include "cmd/snapshot_file.h"
 #include "host/snapshot_manifest.h"
 
@@ -206,28 +207,22 @@ static void close_all(struct export *x)
 
 static int export_to(struct export *x, const char *path, struct err *err)
 {
-    auto_free char *part = NULL;
+    struct new_file target;
+    int fd, rc = new_file_open(&target, path, NEW_FILE_PRIVATE, err);
 
-    if (!access(path, F_OK))
-        return err_set(err, EEXIST, "'%s' is there already", path);
-    if (asprintf(&part, "%s.part", path) < 0)
-        return err_set(err, ENOMEM, "no memory");
-    int fd = open(part, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return err_sys(err, errno, "'%s'", part);
-    x->to = state_fd_sink(&fd);
-    int rc = write_all(x, err);
     if (rc)
-        err_wrap(err, "'%s'", path);
+        return rc;
+    fd = open(target.work, O_WRONLY | O_CLOEXEC);
+    if (fd < 0)
+        rc = err_sys(err, errno, "'%s'", target.work);
+    x->to = state_fd_sink(&fd);
+    rc = rc ? rc : write_all(x, err);
     snapshot_step("export-written");
     if (!rc && fsync(fd))
-        rc = err_sys(err, errno, "'%s'", part);
-    close(fd);
-    if (!rc && rename(part, path))
-        rc = err_sys(err, errno, "'%s'", path);
-    if (rc)
-        unlink(part);
-    return rc;
+        rc = err_sys(err, errno, "'%s'", target.work);
+    if (fd >= 0)
+        close(fd);
+    return new_file_close(&target, rc, true, err);
 }
 
 static int run(const struct sub_args *a, struct host *h, struct err *err)

@@ -1,10 +1,10 @@
 /*
- * Where new images are made: see disk_target.h.
+ * Files that are made under another name: see new_file.h.
  *
  * Main thread; a second one waits for signals, and ends the program by the one that comes, which is what the shell that
  * started it expects. The worker threads need not know about it.
  */
-#include "cmd/disk_target.h"
+#include "cmd/new_file.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <stdio.h>
@@ -19,7 +19,7 @@
 
 static void *watch(void *opaque)
 {
-    const struct disk_target *t = opaque;
+    const struct new_file *t = opaque;
     int signal_number;
 
     if (sigwait(&t->ending, &signal_number))
@@ -46,7 +46,7 @@ static void choose_signals(sigset_t *ret_ending)
             sigaddset(ret_ending, all[i]);
 }
 
-static int start_watch(struct disk_target *t, struct err *err)
+static int start_watch(struct new_file *t, struct err *err)
 {
     int rc;
 
@@ -63,7 +63,7 @@ static int start_watch(struct disk_target *t, struct err *err)
     return err_sys(err, rc, "cannot start a thread");
 }
 
-static void stop_watch(struct disk_target *t)
+static void stop_watch(struct new_file *t)
 {
     if (!t->watching)
         return;
@@ -75,7 +75,7 @@ static void stop_watch(struct disk_target *t)
 /* --- the file --- */
 
 /* The name behind symbolic links, which stay what they are. */
-static int find_path(struct disk_target *t, const char *path, struct err *err)
+static int find_path(struct new_file *t, const char *path, struct err *err)
 {
     struct stat st;
 
@@ -90,7 +90,7 @@ static int find_path(struct disk_target *t, const char *path, struct err *err)
 }
 
 /* What will be replaced must be nobody's at the moment, and its owner's to give away. */
-static int lock_old(struct disk_target *t, struct stat *st, struct err *err)
+static int lock_old(struct new_file *t, struct stat *st, struct err *err)
 {
     struct block_file_options fo = BLOCK_FILE_OPTIONS;
     int rc = block_file_open(t->path, &fo, &t->old, err);
@@ -102,7 +102,7 @@ static int lock_old(struct disk_target *t, struct stat *st, struct err *err)
     return 0;
 }
 
-static int make_part(struct disk_target *t, const struct stat *old, struct err *err)
+static int make_part(struct new_file *t, const struct stat *old, mode_t mode, struct err *err)
 {
     auto_close int fd = -1;
 
@@ -111,7 +111,7 @@ static int make_part(struct disk_target *t, const struct stat *old, struct err *
         t->work = NULL;
         if (asprintf(&t->work, "%s.%d-%u.part", t->path, getpid(), n) < 0)
             return err_set(err, ENOMEM, "no memory");
-        fd = open(t->work, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0644);
+        fd = open(t->work, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, mode);
         if (fd < 0 && errno != EEXIST)
             break;
     }
@@ -129,19 +129,21 @@ static int make_part(struct disk_target *t, const struct stat *old, struct err *
     return 0;
 }
 
-static void let_go(struct disk_target *t)
+static void let_go(struct new_file *t)
 {
     block_file_close(t->old);
     free(t->path);
     free(t->work);
 }
 
-int disk_target_open(struct disk_target *t, const char *path, bool in_place, struct err *err)
+int new_file_open(struct new_file *t, const char *path, enum new_file_how how, struct err *err)
 {
     struct stat st = {0};
     int rc;
 
-    *t = (struct disk_target){.in_place = in_place};
+    *t = (struct new_file){.in_place = how == NEW_FILE_IN_PLACE};
+    if (how == NEW_FILE_PRIVATE && lstat(path, &st) == 0)
+        return err_set(err, EEXIST, "'%s' is there already", path);
     rc = find_path(t, path, err);
     if (!rc && stat(t->path, &st) == 0 && S_ISBLK(st.st_mode))
         t->in_place = true;
@@ -150,7 +152,7 @@ int disk_target_open(struct disk_target *t, const char *path, bool in_place, str
     else if (!rc && st.st_mode)
         rc = lock_old(t, &st, err);
     if (!rc && !t->in_place)
-        rc = make_part(t, t->old ? &st : NULL, err);
+        rc = make_part(t, t->old ? &st : NULL, how == NEW_FILE_PRIVATE ? 0600 : 0644, err);
     if (!rc && !t->work)
         rc = err_set(err, ENOMEM, "no memory");
     if (!rc)
@@ -174,16 +176,29 @@ static int sync_folder(const char *path, struct err *err)
     return fd < 0 || fsync(fd) ? err_sys(err, errno, "%s: cannot sync the folder", folder) : 0;
 }
 
-int disk_target_close(struct disk_target *t, int rc, bool sync, struct err *err)
+/* Where nothing was, another program may have put something meanwhile: it is not ours to replace. */
+static int give_name(const struct new_file *t, struct err *err)
 {
-    if (!t->in_place && !rc && rename(t->work, t->path))
-        rc = err_sys(err, errno, "%s: cannot give it its name", t->path);
-    else if (!t->in_place && !rc && sync)
-        rc = sync_folder(t->path, err);
+    int rc = renameat2(AT_FDCWD, t->work, AT_FDCWD, t->path, t->old ? 0 : RENAME_NOREPLACE);
+
+    if (rc && errno == EINVAL) /* a file system that cannot do it in one step */
+        rc = link(t->work, t->path) || unlink(t->work);
+    if (rc && errno == EEXIST)
+        return err_set(err, EEXIST, "'%s' is there already: another program made it meanwhile",
+                       t->path);
+    return rc ? err_sys(err, errno, "%s: cannot give it its name", t->path) : 0;
+}
+
+int new_file_close(struct new_file *t, int rc, bool sync, struct err *err)
+{
+    if (!t->in_place && !rc)
+        rc = give_name(t, err);
     if (!t->in_place && rc) {
         unlink(t->work);
         err_wrap(err, t->old ? "%s was not made; what was there is there still" : "%s was not made",
                  t->path);
+    } else if (!t->in_place && sync) {
+        rc = sync_folder(t->path, err);
     }
     stop_watch(t);
     let_go(t);
