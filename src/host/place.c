@@ -19,8 +19,9 @@ int place_make(const char *path, struct err *err)
             continue;
         char rest = *p;
         *p = 0;
-        if (mkdir(copy, 0700) && errno != EEXIST && access(copy, F_OK))
-            return err_sys(err, errno, "cannot make the folder '%s'", copy);
+        int rc = mkdir(copy, 0700) ? errno : 0;
+        if (rc && rc != EEXIST && access(copy, F_OK))
+            return err_sys(err, rc, "cannot make the folder '%s'", copy);
         if (!rest)
             break;
         *p = rest;

@@ -178,3 +178,12 @@ triple 8 triple fault: a processor of the guest shut down" ]
         "$TRAPEZE_ROOT/trapeze.db"
     refuses 4 "have version 99, made by a newer trapeze" "$TRAPEZE" ps
 }
+
+@test "a root that cannot be made: why" {
+    refuses 4 "cannot make the folder '/dev/null/x': Not a directory" "$TRAPEZE" ps --root /dev/null/x
+    mkdir /sys/trapeze-test 2>/dev/null && skip "folders can be made in /sys"
+    run "$TRAPEZE" ps --root /sys/trapeze-test
+    [ "$status" -eq 4 ]
+    [[ $output == *"cannot make the folder '/sys/trapeze-test': "* ]]
+    [[ $output != *"No such file"* ]]
+}
