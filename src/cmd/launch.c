@@ -152,7 +152,7 @@ static int make_guest(struct launching *s, struct err *err)
                           &s->guest, err);
     s->recorded = !rc;
     if (rc == -EEXIST)
-        return err_wrap(err, "--name");
+        return err_wrap(err, "%s", l->name_from ? l->name_from : "--name");
     struct vm_serial_config *log = l->config->console.kind == VM_SERIAL_LOG  ? &l->config->console
                                    : l->config->serial.kind == VM_SERIAL_LOG ? &l->config->serial
                                                                              : NULL;
@@ -376,7 +376,10 @@ static int launch_background(struct launching *s)
     pid_t child = fork();
     if (!child) {
         close(ends[0]);
-        return run_child(s, ends[1]);
+        /* Not back to the verb: what that does next, such as the next clone, its parent does. */
+        int status = run_child(s, ends[1]);
+        fflush(NULL);
+        _exit(status);
     }
     close(ends[1]);
     int status = STATUS_HOST;

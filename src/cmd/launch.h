@@ -11,9 +11,10 @@
 struct launch {
     const char *verb;         /* for messages */
     struct vm_config *config; /* gets the guest's name and log */
-    bool named;      /* config->name was asked for; else the first free vm1, vm2, ... is taken */
-    bool background; /* with a record that stays; returns when it runs or has failed */
-    bool report;     /* at the end, say what ran it and how long booting took */
+    bool named; /* config->name was asked for; else the first free vm1, vm2, ... is taken */
+    const char *name_from;      /* the option that gave it, for messages; NULL: --name */
+    bool background;            /* with a record that stays; returns when it runs or has failed */
+    bool report;                /* at the end, say what ran it and how long booting took */
     const struct record *again; /* a guest that has ended is started again; NULL: a new one */
     /* Makes the machine; NULL: vm_new(). The guest's folder is there by now. */
     int (*build)(void *opaque, const struct vm_config *config, const char *id, struct vm **ret_vm,

@@ -24,7 +24,8 @@ enum { COUNT = SNAP_OWN, CLONE_ACCEL, CLONE_CLOCK, PREFIX, NEW_MAC };
 #define CLONES_MAX 10000
 
 struct restore {
-    const char *verb; /* for messages */
+    const char *verb;      /* for messages */
+    const char *name_from; /* see launch.h */
     struct host *h;
     const struct snapshot *s;
     struct state_buf state;
@@ -161,6 +162,7 @@ static int start_one(struct restore *r, const char *name, bool report, struct er
     struct launch l = {.verb = r->verb,
                        .config = &r->config,
                        .named = true,
+                       .name_from = r->name_from,
                        .background = r->background,
                        .report = report,
                        .build = build,
@@ -249,7 +251,11 @@ static void drop_forwards(struct vm_config *c)
 
 static int run_clone(const struct sub_args *a, struct host *h, struct err *err)
 {
-    struct restore r = {.verb = "snapshot clone", .h = h, .lock = -1, .root = a->value[SNAP_ROOT]};
+    struct restore r = {.verb = "snapshot clone",
+                        .name_from = "--name-prefix",
+                        .h = h,
+                        .lock = -1,
+                        .root = a->value[SNAP_ROOT]};
     const char *prefix = a->value[PREFIX];
     struct snapshot s = {0};
     u64 count = 1;

@@ -363,10 +363,12 @@ static int forward(struct user *u, const struct net_hostfwd *f, struct err *err)
     if (slirp_add_hostfwd(u->slirp, f->udp, f->host_addr, f->host_port, f->guest_addr,
                           f->guest_port) == 0)
         return 0;
+    int rc = errno;
     inet_ntop(AF_INET, &f->host_addr, addr, sizeof(addr));
-    return err_sys(err, errno,
-                   "user-mode network: cannot listen at %s:%s:%u for port %u of the guest",
-                   f->udp ? "udp" : "tcp", addr, f->host_port, f->guest_port);
+    return err_sys(err, rc,
+                   "user-mode network: cannot listen at %s:%s:%u for port %u of the guest%s",
+                   f->udp ? "udp" : "tcp", addr, f->host_port, f->guest_port,
+                   rc == EADDRINUSE ? ", which another guest or program does" : "");
 }
 
 static int start(struct user *u, const struct net_user_options *o, struct err *err)

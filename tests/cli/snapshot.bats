@@ -252,6 +252,36 @@ goes_on() {
     [ "$(cd "$BATS_TEST_TMPDIR" && echo s.snapshot*)" = "s.snapshot s.snapshot.part" ]
 }
 
+@test "a guest from a snapshot ends like any other: nothing follows, its disks stay" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web s
+    trapeze rm -f web
+    trapeze snapshot restore -d s
+    trapeze snapshot clone --name-prefix c s
+    for name in web c-1; do
+        overlay=$("$TRAPEZE" inspect "$name" | jq -r '.[0].machine.disks[0].path')
+        trapeze kill "$name"
+        run "$TRAPEZE" wait "$name"
+        [ "$output" = 10 ]
+        trapeze logs --messages "$name"
+        [ -z "$output" ]
+        [ -e "$overlay" ]
+    done
+}
+
+@test "what a restored guest cannot have a second time is said" {
+    port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
+    run --separate-stderr "$TRAPEZE" run -d -k "$ENDS" -a e -m 16M --name web --net "user,hostfwd=tcp:127.0.0.1:$port-:1"
+    [ "$status" -eq 0 ]
+    taken web s
+    fails "--name: 'web' is the name of a running guest" restore -d s
+    fails "cannot listen at tcp:127.0.0.1:$port for port 1 of the guest, which another guest or program does" \
+        restore -d --name other s
+    trapeze snapshot clone s
+    fails "--name-prefix: 's-1' is the name of a running guest" clone s
+}
+
 @test "damaged files are refused, with their names" {
     guest e
     taken vm1 s
