@@ -14,6 +14,7 @@
 
 #include "board/acpi.h"
 #include "board/trace.h"
+#include "state/stream.h"
 
 /* In order of probing: a bzImage may carry other signatures, Multiboot ones sit in ELF files. */
 static const struct boot_kind *const kinds[] = {&boot_linux, &boot_multiboot, &boot_pvh};
@@ -110,12 +111,32 @@ static int open_image(struct boot_image *image, const struct board_kernel *k, st
     return 0;
 }
 
+/* Of a guest that came from a snapshot: board_save_kernel() has written it, with its RAM disk and its command line. */
+static int open_if_saved(struct board *b, const char *path, bool *ret_saved, struct err *err)
+{
+    struct blob file = BLOB_INIT;
+    u8 begin[sizeof(STATE_MAGIC)];
+    int rc = blob_open(&file, path, err);
+
+    if (rc)
+        return rc;
+    *ret_saved = file.len >= sizeof(begin) && !blob_read(&file, 0, begin, sizeof(begin), NULL) &&
+                 !memcmp(begin, STATE_MAGIC, sizeof(begin));
+    if (*ret_saved && (rc = board_open_saved_kernel(b, file.fd, err)))
+        err_wrap(err, "%s", file.name);
+    blob_close(&file);
+    return rc;
+}
+
 int board_open_kernel(struct board *b, const struct board_kernel *k, struct err *err)
 {
-    struct boot_image *image = calloc(1, sizeof(*image));
-    int rc;
+    struct boot_image *image;
+    bool saved = false;
+    int rc = open_if_saved(b, k->kernel, &saved, err);
 
-    if (!image)
+    if (rc || saved)
+        return rc;
+    if (!(image = calloc(1, sizeof(*image))))
         return err_set(err, ENOMEM, "no memory");
     image->kernel = image->vmlinux = BLOB_INIT;
     image->unpacked_max = b->config.ram->size;

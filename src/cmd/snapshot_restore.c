@@ -13,6 +13,7 @@
 #include "vm/option.h"
 #include "vm/value.h"
 #include <errno.h>
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,6 +42,20 @@ struct restore {
 
 /* --- in the new guest's process --- */
 
+/* In the background it may be started again, with what the snapshot boots, when that has long been removed. */
+static int keep_kernel(const struct host *h, const struct restore *r, const char *id,
+                       struct err *err)
+{
+    auto_free char *snapshot = snapshot_path(h, r->s->id, NULL);
+    auto_free char *guest = place_guest(&h->place, id, NULL);
+    auto_close int from = snapshot ? open(snapshot, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+    auto_close int to = guest ? open(guest, O_RDONLY | O_DIRECTORY | O_CLOEXEC) : -1;
+
+    if (from < 0 || to < 0)
+        return err_sys(err, errno, "cannot open the folders of the guest and its snapshot");
+    return snap_copy_file(from, to, "kernel", err);
+}
+
 /* The build hook: the record is there, files are opened now. */
 static int build(void *opaque, const struct vm_config *config, const char *id, struct vm **ret_vm,
                  struct err *err)
@@ -51,6 +66,8 @@ static int build(void *opaque, const struct vm_config *config, const char *id, s
     struct vm_restore from = {.state = &state, .kernel = -1, .id = r->s->id, .clock = r->clock};
     struct vm *vm = NULL;
 
+    if (r->background && keep_kernel(&h, r, id, err))
+        return -err->code;
     from.memory = snap_open_memory(&h, r->s, err);
     if (!from.memory)
         return -err->code;

@@ -35,8 +35,8 @@
 #define KILL_MS 10000
 
 /* What is in the folder of a guest that never had snapshots. */
-static const char *const own_files[] = {"console.log", "messages.log", "debug.log", "lock",
-                                        "snapshot.lock"};
+static const char *const own_files[] = {"console.log", "messages.log", "debug.log",
+                                        "kernel",      "lock",         "snapshot.lock"};
 
 static int no_memory(struct err *err)
 {

@@ -15,7 +15,7 @@
 #define SECTION_HEAD_BYTES (STATE_NAME_BYTES + 4 + 4 + 8)
 #define END_NAME "end"
 
-static const char magic[8] = "TRAPEZE";
+static const char magic[] = STATE_MAGIC;
 
 static void put_number(u8 *buf, u64 value, unsigned bytes)
 {

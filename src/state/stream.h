@@ -14,6 +14,7 @@
 
 #include "base/err.h"
 
+#define STATE_MAGIC "TRAPEZE" /* the first bytes, with the zero */
 #define STATE_FORMAT 1
 #define STATE_NAME_BYTES 32 /* with at least one zero */
 

@@ -270,6 +270,32 @@ goes_on() {
     done
 }
 
+@test "a guest from a snapshot can be started again, when the snapshot and what it was made of have gone" {
+    cp "$ENDS" "$BATS_TEST_TMPDIR/kernel"
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    run --separate-stderr "$TRAPEZE" run -d --name web -k "$BATS_TEST_TMPDIR/kernel" -a e -m 16M --net none \
+        --disk "$BATS_TEST_TMPDIR/disk"
+    [ "$status" -eq 0 ]
+    taken web s
+    trapeze rm -f web
+    rm "$BATS_TEST_TMPDIR/kernel"
+    trapeze snapshot restore -d s
+    trapeze snapshot clone --name-prefix c s
+    trapeze kill web c-1
+    trapeze snapshot rm s
+    for name in web c-1; do
+        overlay=$("$TRAPEZE" inspect "$name" | jq -r '.[0].options.disk[0]')
+        trapeze start "$name"
+        [ -e "${overlay%%,*}" ]
+        [ "$(timeout -k 5 60 "$TRAPEZE" attach "$name" <<<"hello, $name")" = "hello, $name" ]
+        taken "$name" "of-$name" # it can be taken again
+    done
+    echoes of-web
+    trapeze kill web
+    rm "$TRAPEZE_ROOT"/guests/*/kernel
+    refuses 4 "trapeze start: web: it came from elsewhere without its kernel: 'trapeze run' starts" "$TRAPEZE" start web
+}
+
 @test "what a restored guest cannot have a second time is said" {
     port=$(python3 -c 'import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])')
     run --separate-stderr "$TRAPEZE" run -d -k "$ENDS" -a e -m 16M --name web --net "user,hostfwd=tcp:127.0.0.1:$port-:1"
