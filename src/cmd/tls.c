@@ -6,10 +6,9 @@
  */
 #include "cmd/tls.h"
 
+#include "cmd/openssl.h"
 #include <errno.h>
 #include <fcntl.h>
-#include <openssl/err.h>
-#include <openssl/ssl.h>
 #include <poll.h>
 #include <signal.h>
 #include <stdio.h>
@@ -22,6 +21,7 @@
 #define KEY_MIN 16 /* bytes */
 #define KEY_MAX 64
 #define PSK_IDENTITY "trapeze"
+#define PSK_INDEX 0 /* of the application's data at a context */
 
 /* The key, for OpenSSL's callbacks, which find it at the context. */
 struct psk {
@@ -38,7 +38,7 @@ static int openssl_error(struct err *err, const char *what)
 {
     char text[256];
 
-    ERR_error_string_n(ERR_get_error(), text, sizeof(text));
+    openssl.ERR_error_string_n(openssl.ERR_get_error(), text, sizeof(text));
     return err_set(err, EPROTO, "TLS: %s: %s", what, text);
 }
 
@@ -74,15 +74,15 @@ static int read_psk(const char *path, struct psk *ret_psk, struct err *err)
 static SSL_SESSION *psk_session(SSL *ssl)
 {
     static const u8 cipher_id[] = {0x13, 0x01};
-    const struct psk *psk = SSL_CTX_get_app_data(SSL_get_SSL_CTX(ssl));
-    const SSL_CIPHER *cipher = SSL_CIPHER_find(ssl, cipher_id);
-    SSL_SESSION *session = SSL_SESSION_new();
+    const struct psk *psk = openssl.SSL_CTX_get_ex_data(openssl.SSL_get_SSL_CTX(ssl), PSK_INDEX);
+    const SSL_CIPHER *cipher = openssl.SSL_CIPHER_find(ssl, cipher_id);
+    SSL_SESSION *session = openssl.SSL_SESSION_new();
 
-    if (session && cipher && SSL_SESSION_set1_master_key(session, psk->key, psk->len) &&
-        SSL_SESSION_set_cipher(session, cipher) &&
-        SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
+    if (session && cipher && openssl.SSL_SESSION_set1_master_key(session, psk->key, psk->len) &&
+        openssl.SSL_SESSION_set_cipher(session, cipher) &&
+        openssl.SSL_SESSION_set_protocol_version(session, TLS1_3_VERSION))
         return session;
-    SSL_SESSION_free(session);
+    openssl.SSL_SESSION_free(session);
     return NULL;
 }
 
@@ -107,29 +107,33 @@ static int load_certificates(SSL_CTX *ctx, const struct tls_options *o, struct e
 {
     if (!o->key || !o->ca)
         return err_set(err, EINVAL, "--cert needs --key and --ca as well");
-    if (SSL_CTX_use_certificate_chain_file(ctx, o->cert) != 1)
+    if (openssl.SSL_CTX_use_certificate_chain_file(ctx, o->cert) != 1)
         return openssl_error(err, o->cert);
-    if (SSL_CTX_use_PrivateKey_file(ctx, o->key, SSL_FILETYPE_PEM) != 1 ||
-        SSL_CTX_check_private_key(ctx) != 1)
+    if (openssl.SSL_CTX_use_PrivateKey_file(ctx, o->key, SSL_FILETYPE_PEM) != 1 ||
+        openssl.SSL_CTX_check_private_key(ctx) != 1)
         return openssl_error(err, o->key);
-    if (SSL_CTX_load_verify_file(ctx, o->ca) != 1)
+    if (openssl.SSL_CTX_load_verify_file(ctx, o->ca) != 1)
         return openssl_error(err, o->ca);
-    SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
+    openssl.SSL_CTX_set_verify(ctx, SSL_VERIFY_PEER | SSL_VERIFY_FAIL_IF_NO_PEER_CERT, NULL);
     return 0;
 }
 
 static int make_context(const struct tls_options *o, bool server, struct psk *psk,
                         SSL_CTX **ret_ctx, struct err *err)
 {
-    SSL_CTX *ctx = SSL_CTX_new(server ? TLS_server_method() : TLS_client_method());
-    int rc = 0;
+    int rc = openssl_load(err);
 
+    if (rc)
+        return rc;
+    SSL_CTX *ctx =
+        openssl.SSL_CTX_new(server ? openssl.TLS_server_method() : openssl.TLS_client_method());
     if (!ctx)
         return openssl_error(err, "cannot begin");
-    SSL_CTX_set_min_proto_version(ctx, TLS1_3_VERSION);
-    SSL_CTX_set_mode(ctx, SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER);
-    SSL_CTX_set_num_tickets(ctx, 0);
-    SSL_CTX_set_app_data(ctx, psk);
+    openssl.SSL_CTX_ctrl(ctx, SSL_CTRL_SET_MIN_PROTO_VERSION, TLS1_3_VERSION, NULL);
+    openssl.SSL_CTX_ctrl(ctx, SSL_CTRL_MODE,
+                         SSL_MODE_ENABLE_PARTIAL_WRITE | SSL_MODE_ACCEPT_MOVING_WRITE_BUFFER, NULL);
+    openssl.SSL_CTX_set_num_tickets(ctx, 0);
+    openssl.SSL_CTX_set_ex_data(ctx, PSK_INDEX, psk);
     if (o->psk && o->cert)
         rc = err_set(err, EINVAL, "--psk and --cert exclude each other");
     else if (o->psk)
@@ -137,13 +141,13 @@ static int make_context(const struct tls_options *o, bool server, struct psk *ps
     else
         rc = load_certificates(ctx, o, err);
     if (!rc && o->psk) {
-        SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256");
-        SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
-        SSL_CTX_set_psk_use_session_callback(ctx, use_psk);
-        SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
+        openssl.SSL_CTX_set_ciphersuites(ctx, "TLS_AES_128_GCM_SHA256");
+        openssl.SSL_CTX_set_verify(ctx, SSL_VERIFY_NONE, NULL);
+        openssl.SSL_CTX_set_psk_use_session_callback(ctx, use_psk);
+        openssl.SSL_CTX_set_psk_find_session_callback(ctx, find_psk);
     }
     if (rc)
-        SSL_CTX_free(ctx);
+        openssl.SSL_CTX_free(ctx);
     else
         *ret_ctx = ctx;
     return rc;
@@ -156,15 +160,15 @@ int tls_check(const struct tls_options *o, struct err *err)
     int rc = make_context(o, true, &psk, &ctx, err);
 
     if (!rc)
-        SSL_CTX_free(ctx);
+        openssl.SSL_CTX_free(ctx);
     return rc;
 }
 
 /* Waits for what OpenSSL wants after a call that returned rc; false: it is over. */
 static bool wait_for(SSL *ssl, int rc, int timeout_ms)
 {
-    int want = SSL_get_error(ssl, rc);
-    struct pollfd p = {.fd = SSL_get_fd(ssl),
+    int want = openssl.SSL_get_error(ssl, rc);
+    struct pollfd p = {.fd = openssl.SSL_get_fd(ssl),
                        .events = want == SSL_ERROR_WANT_WRITE ? POLLOUT : POLLIN};
 
     if (want != SSL_ERROR_WANT_READ && want != SSL_ERROR_WANT_WRITE)
@@ -176,19 +180,19 @@ static int handshake(SSL *ssl, bool server, struct err *err)
 {
     int rc;
 
-    while ((rc = server ? SSL_accept(ssl) : SSL_connect(ssl)) != 1) {
+    while ((rc = server ? openssl.SSL_accept(ssl) : openssl.SSL_connect(ssl)) != 1) {
         if (wait_for(ssl, rc, HANDSHAKE_MS))
             continue;
-        long verified = SSL_get_verify_result(ssl);
+        long verified = openssl.SSL_get_verify_result(ssl);
         if (verified != X509_V_OK)
             return err_set(err, EPROTO, "TLS: the other side's certificate: %s",
-                           X509_verify_cert_error_string(verified));
-        return openssl_error(err, SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE
+                           openssl.X509_verify_cert_error_string(verified));
+        return openssl_error(err, openssl.SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE
                                       ? "no agreement with the other side (the same --psk there?)"
                                       : "no agreement with the other side (--cert there?)");
     }
     /* A server that found no key it knows would go on with a certificate, if it had one. */
-    if (SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE && !SSL_session_reused(ssl))
+    if (openssl.SSL_get_verify_mode(ssl) == SSL_VERIFY_NONE && !openssl.SSL_session_reused(ssl))
         return err_set(err, EPROTO, "TLS: the other side has another key");
     return 0;
 }
@@ -214,10 +218,10 @@ static bool carry_in(SSL *ssl, int plain)
     static u8 buf[CHUNK];
     int n;
 
-    while ((n = SSL_read(ssl, buf, sizeof(buf))) > 0)
+    while ((n = openssl.SSL_read(ssl, buf, sizeof(buf))) > 0)
         if (!write_plain(plain, buf, (size_t)n))
             return false;
-    int want = SSL_get_error(ssl, n);
+    int want = openssl.SSL_get_error(ssl, n);
     return want == SSL_ERROR_WANT_READ || want == SSL_ERROR_WANT_WRITE;
 }
 
@@ -229,14 +233,14 @@ static bool carry_out(SSL *ssl, int plain)
     if (len < 0 && errno == EINTR)
         return true;
     while (at < len) {
-        int n = SSL_write(ssl, buf + at, (int)(len - at));
+        int n = openssl.SSL_write(ssl, buf + at, (int)(len - at));
 
         if (n > 0)
             at += n;
         /* Nobody may wait for the other side to read while it waits for us to: take what it sends. */
-        else if (!wait_for(ssl, n, 1) && SSL_get_error(ssl, n) != SSL_ERROR_WANT_WRITE)
+        else if (!wait_for(ssl, n, 1) && openssl.SSL_get_error(ssl, n) != SSL_ERROR_WANT_WRITE)
             return false;
-        else if (SSL_pending(ssl) && !carry_in(ssl, plain))
+        else if (openssl.SSL_pending(ssl) && !carry_in(ssl, plain))
             return false;
     }
     return len > 0;
@@ -244,7 +248,7 @@ static bool carry_out(SSL *ssl, int plain)
 
 static void carry(SSL *ssl, int plain)
 {
-    struct pollfd p[] = {{.fd = SSL_get_fd(ssl), .events = POLLIN},
+    struct pollfd p[] = {{.fd = openssl.SSL_get_fd(ssl), .events = POLLIN},
                          {.fd = plain, .events = POLLIN}};
 
     while (poll(p, 2, -1) > 0 || errno == EINTR) {
@@ -253,17 +257,17 @@ static void carry(SSL *ssl, int plain)
         if (p[1].revents && !carry_out(ssl, plain))
             break;
     }
-    SSL_shutdown(ssl);
+    openssl.SSL_shutdown(ssl);
 }
 
 static int new_ssl(SSL_CTX *ctx, int fd, const char *host, SSL **ret_ssl, struct err *err)
 {
-    SSL *ssl = SSL_new(ctx);
+    SSL *ssl = openssl.SSL_new(ctx);
 
-    if (!ssl || SSL_set_fd(ssl, fd) != 1)
+    if (!ssl || openssl.SSL_set_fd(ssl, fd) != 1)
         return openssl_error(err, "cannot begin");
     if (host && *host)
-        SSL_set1_host(ssl, host);
+        openssl.SSL_set1_host(ssl, host);
     fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
     *ret_ssl = ssl;
     return 0;
@@ -312,15 +316,16 @@ static int wrap(const struct tls_options *o, int fd, const char *host, bool serv
     SSL *ssl = NULL;
     int rc = make_context(o, server, &psk, &ctx, err);
 
-    if (!rc)
-        rc = new_ssl(ctx, fd, o->psk ? NULL : host, &ssl, err);
+    if (rc)
+        return rc;
+    rc = new_ssl(ctx, fd, o->psk ? NULL : host, &ssl, err);
     if (!rc && !server)
         rc = handshake(ssl, false, err);
     if (!rc)
         rc = start_carrier(ssl, server, ret_fd, err);
-    SSL_free(ssl); /* says nothing to the other side */
-    SSL_CTX_free(ctx);
-    OPENSSL_cleanse(&psk, sizeof(psk));
+    openssl.SSL_free(ssl); /* says nothing to the other side */
+    openssl.SSL_CTX_free(ctx);
+    openssl.OPENSSL_cleanse(&psk, sizeof(psk));
     return rc;
 }
 
