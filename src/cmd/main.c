@@ -3,6 +3,7 @@
  */
 #include "cmd/status.h"
 #include "cmd/verb.h"
+#include "x86/cpuid.h"
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -21,6 +22,7 @@ int main(int argc, char **argv)
 {
     const char *name = argc > 1 ? argv[1] : NULL;
 
+    host_tsc_watch();
     if (!name) {
         verb_print_all(stderr);
         return STATUS_USAGE;

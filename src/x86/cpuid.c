@@ -552,16 +552,34 @@ static struct sample sample_clocks(void)
     return best;
 }
 
-/* Reported, or measured over that time: two parts in a million for 10 ms, twenty for 1 ms. */
+static struct sample watched; /* host_tsc_watch(); ns 0: never called */
+
+void host_tsc_watch(void)
+{
+    watched = sample_clocks();
+}
+
+/* Not one so old that the host may have slept since, its counter with it. */
+static struct sample first_sample(void)
+{
+    struct sample now = sample_clocks();
+
+    return watched.ns && now.ns - watched.ns < (u64)NS_PER_S ? watched : now;
+}
+
+/* Reported, or measured over at least that time: two parts in a million for 10 ms, twenty for 1 ms. */
 static u32 find_tsc_khz(long measured_ns)
 {
     u32 khz = tsc_khz_reported();
     if (khz)
         return khz;
-    struct timespec pause = {.tv_nsec = measured_ns};
-    struct sample a = sample_clocks();
-    nanosleep(&pause, NULL);
-    struct sample b = sample_clocks();
+    struct sample a = first_sample(), b = sample_clocks();
+    if (b.ns - a.ns < (u64)measured_ns) {
+        struct timespec pause = {.tv_nsec = measured_ns - (long)(b.ns - a.ns)};
+
+        nanosleep(&pause, NULL);
+        b = sample_clocks();
+    }
     return (u32)((b.tsc - a.tsc) * 1000000 / MAX(b.ns - a.ns, 1));
 }
 

@@ -40,6 +40,8 @@ int cpu_model_init(struct cpu_model *m, const char *name, unsigned cpus, struct 
 int cpu_model_check(const struct cpu_model *m, struct err *err);
 /* CPUID as the guest's cpu `apic_id` sees it; cr4 and xcr0 show through in the OSXSAVE bit and leaf 0xD. */
 void cpu_model_cpuid(const struct cpu_model *m, u32 apic_id, u32 leaf, u32 subleaf, u64 cr4, u64 xcr0, u32 ret[4]);
+/* Measuring it begins. Early in main(): whoever needs the frequency soon then hardly waits for it. */
+void host_tsc_watch(void);
 /* The host's TSC frequency in kHz, from CPUID, else measured against CLOCK_MONOTONIC_RAW over some 10 ms. */
 u32 host_tsc_khz(void);
 
