@@ -12,6 +12,7 @@
 #include "vm/sandbox.h"
 #include "vm/stream.h"
 #include "vm/terminal.h"
+#include "vm/trim.h"
 #include "vm/vm.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -55,6 +56,7 @@ struct vm {
     struct terminal terminal;
     struct loop *loop;
     struct loop_fd signals;
+    struct trim trim;
     bool button_pressed; /* SIGTERM came once */
 
     struct gmem ram;

@@ -2,7 +2,7 @@
  * Giving back memory that only the start of a machine needed: options, records, libraries' tables, unpacking a kernel.
  * Segments that are never written (code and constants) hold nothing but what is in their file, so their pages may go;
  * the few that a running machine uses are in the page cache and come back in groups. A debugger's breakpoints would be lost
- * with them: its process is left alone. Main thread.
+ * with them: its process is left alone. Main thread; also locked in, where it cannot open a file any more.
  */
 #include "vm/trim.h"
 
@@ -11,6 +11,8 @@
 #include <malloc.h>
 #include <stdio.h>
 #include <sys/mman.h>
+
+#define AFTER_NS (NS_PER_S / 2)
 
 static bool is_traced(void)
 {
@@ -40,9 +42,20 @@ static int drop_segments(struct dl_phdr_info *object, size_t size, void *unused)
     return 0;
 }
 
-void trim_memory(void)
+static void trim_heap(void *unused)
 {
-    if (!is_traced())
-        dl_iterate_phdr(drop_segments, NULL);
+    (void)unused;
     malloc_trim(0);
+}
+
+static void trim_all(void *unused)
+{
+    dl_iterate_phdr(drop_segments, NULL);
+    trim_heap(unused);
+}
+
+void trim_later(struct trim *t, struct timerq *q)
+{
+    timer_init(&t->timer, q, is_traced() ? trim_heap : trim_all, NULL);
+    timer_arm(&t->timer, timerq_now(q) + AFTER_NS);
 }

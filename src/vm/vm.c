@@ -17,7 +17,6 @@
 #include "vm/parts.h"
 #include "vm/snapshot/snapshot.h"
 #include "vm/trace.h"
-#include "vm/trim.h"
 #include "vm/worker.h"
 #include <errno.h>
 #include <stdio.h>
@@ -223,7 +222,7 @@ int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err)
 
     if (!rc && !vm->from_state)
         rc = boot(vm, err);
-    trim_memory();
+    trim_later(&vm->trim, loop_timers(vm->loop));
     if (!rc)
         rc = sandbox_enter(vm->sandbox, SANDBOX_LOOP, err);
     if (!rc) {
