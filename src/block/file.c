@@ -180,15 +180,27 @@ static int host_size(struct block_file *f, struct err *err)
         return err_set(err, EINVAL, "%s: neither a regular file nor a block device", f->name);
     else if (ioctl(f->fd, BLKGETSIZE64, &size))
         return err_sys(err, errno, "%s: size", f->name);
-    if (!f->readonly && !f->device && !(st.st_mode & 0222))
-        return err_set(
-            err, EROFS,
-            "%s: is write-protected (nobody has write permission), as the base of snapshots "
-            "and overlays is; put an overlay on it (trapeze disk create --backing), or "
-            "chmod u+w it if nothing stands on it",
-            f->name);
     f->size = size;
     return 0;
+}
+
+/* Asked when it is opened only: what a running guest wrote to before a snapshot stands on it stays open as it is. */
+static int begin(struct block_file *f, struct err *err)
+{
+    struct stat st;
+    int rc = host_size(f, err);
+
+    if (rc || f->readonly || f->device)
+        return rc;
+    if (fstat(f->fd, &st))
+        return err_sys(err, errno, "%s", f->name);
+    if (st.st_mode & 0222)
+        return 0;
+    return err_set(err, EROFS,
+                   "%s: is write-protected (nobody has write permission), as the base of snapshots "
+                   "and overlays is; put an overlay on it (trapeze disk create --backing), or "
+                   "chmod u+w it if nothing stands on it",
+                   f->name);
 }
 
 int block_file_protect(const char *path, bool on, struct err *err)
@@ -226,7 +238,7 @@ int block_file_from_fd(int fd, const char *name, bool readonly, struct block_fil
     else if (!readonly && (flags & O_ACCMODE) != O_RDWR)
         rc = err_set(err, EBADF, "%s: was opened for reading only", name);
     if (!rc)
-        rc = host_size(f, err);
+        rc = begin(f, err);
     if (rc)
         host_close(f);
     else
@@ -261,7 +273,7 @@ int block_file_open(const char *path, const struct block_file_options *o,
     if (f->fd < 0)
         rc = err_sys(err, errno, "%s", path);
     if (!rc)
-        rc = host_size(f, err);
+        rc = begin(f, err);
     if (!rc && !o->shared)
         rc = block_file_lock(f, err);
     /* Emptied only once it is known that nobody else uses it. */

@@ -397,6 +397,10 @@ static void protected_bases(void **state)
     block_close(r.disk);
     assert_int_equal(block_file_protect(base, false, NULL), 0);
     assert_int_equal(block_open(base, &o, r.engine, &r.disk, NULL), 0);
+    /* A snapshot of a guest that runs: it may still give its disks to another host and take them back. */
+    assert_int_equal(block_file_protect(base, true, NULL), 0);
+    assert_int_equal(block_set_lock(r.disk, BLOCK_UNLOCKED, NULL), 0);
+    assert_int_equal(block_set_lock(r.disk, BLOCK_EXCLUSIVE, NULL), 0);
     teardown(&r);
 }
 
