@@ -123,6 +123,7 @@ class Host:
         return Console(s)
 
     def start(self, args, files, ticks):
+        os.chmod(files['disk'], 0o600) # no snapshot of the last round stands on it any more
         self.do('run', '-d', '--name', 'web', *self.accel, '--kernel', files['kernel'], '--initrd', files['initrd'], '--append',
                 f'{APPEND} -- {args.fill}', '--memory', f'{args.memory}M', '--net', 'none', '--disk', files['disk'],
                 '--debug-console', f'0xe9,file={ticks.path}')

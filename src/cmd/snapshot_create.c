@@ -12,6 +12,7 @@
  */
 #include "cmd/snapshot.h"
 
+#include "block/file.h"
 #include "cmd/guests.h"
 #include "host/lock.h"
 #include "vm/option.h"
@@ -310,6 +311,21 @@ static int compress(struct create *c, struct err *err)
     return rc;
 }
 
+/* What the snapshot stands on from now on, a guest must not be given to write to. An image that is not ours to change (or
+ * no file) is the user's care. */
+static void protect_disks(const struct create *c)
+{
+    for (unsigned i = 0; i < c->s.ndisks; i++) {
+        const struct snapshot_disk *d = &c->s.disk[i];
+        struct err why = ERR_INIT;
+
+        if (!d->readonly && block_file_protect(d->layer[0].path, true, &why))
+            fprintf(stderr,
+                    "trapeze snapshot create: warning: %s; nothing may write to it any more\n",
+                    why.msg);
+    }
+}
+
 static int take(struct create *c, struct err *err)
 {
     json_t *overlays = json_array(), *answer = NULL;
@@ -325,6 +341,7 @@ static int take(struct create *c, struct err *err)
     rc = rc ? rc : have_it_taken(c, overlays, &answer, err);
     json_decref(overlays);
     if (!rc) {
+        protect_disks(c);
         c->s.pages = (u64)json_integer_value(json_object_get(answer, "pages"));
         c->s.compressed = c->compress;
         if (c->compress)

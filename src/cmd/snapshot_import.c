@@ -310,6 +310,8 @@ static int flush_disks(struct import *x, struct err *err)
             rc = err_sys(err, errno, "disk %u", i);
         if (fd >= 0)
             close(fd);
+        if (!rc)
+            rc = block_file_protect(x->s.disk[i].layer[0].path, true, err);
     }
     return rc;
 }

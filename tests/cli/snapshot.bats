@@ -166,6 +166,33 @@ goes_on() {
     grep -q "$(ls "$TRAPEZE_ROOT/layers")" <<<"$("$TRAPEZE" inspect web)"
 }
 
+@test "what a snapshot stands on is write-protected: the guest's old image, its overlays, imported disks" {
+    disk=$BATS_TEST_TMPDIR/disk
+    truncate -s 1M "$disk"
+    guest e --name web --disk "$disk"
+    taken web s
+    taken web t --parent s
+    trapeze kill web
+    refuses 4 "$disk: is write-protected" "$TRAPEZE" run -d -k "$ENDS" --disk "$disk" --net none
+    refuses 4 "is write-protected" "$TRAPEZE" disk resize -f raw "$disk" 2M
+    for path in $("$TRAPEZE" snapshot show --format json t | jq -r '.snapshot.disks[0].layers[].path'); do
+        [ "$(stat -c %A "$path" | tr -d rx-)" = "" ]
+    done
+    trapeze start web # on its overlay
+    trapeze snapshot restore -d --name again t
+    trapeze snapshot export t "$BATS_TEST_TMPDIR/t.snapshot"
+    trapeze snapshot import "$BATS_TEST_TMPDIR/t.snapshot" in
+    path=$("$TRAPEZE" snapshot show --format json in | jq -r '.snapshot.disks[0].layers[0].path')
+    refuses 4 "is write-protected" "$TRAPEZE" disk resize "$path" 2M
+    echoes in
+    # Nothing stands on it any more, as the user knows: it is an image like others again.
+    trapeze rm -f web again
+    trapeze snapshot rm t s in
+    chmod u+w "$disk"
+    guest e --name last --disk "$disk"
+    taken last u
+}
+
 @test "ten clones (a hundred with TRAPEZE_NIGHTLY=1), each with a name, an identity and a life of its own" {
     count=${TRAPEZE_NIGHTLY:+100}
     count=${count:-10}
