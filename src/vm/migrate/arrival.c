@@ -49,9 +49,16 @@ static int take_absent(struct migrate_destination *d, const struct migrate_head 
 static int take_fence(struct arrival *a, u32 number, struct err *err)
 {
     struct migrate_destination *d = a->destination;
+    const struct migrate_guest *g = d->guest;
     u8 body[4];
     bool all = true;
+    int rc = 0;
 
+    /* While the guest still runs over there; the last time, loading does it. */
+    if (a == d->arrival && !d->state_ended && g->sync_blocks)
+        rc = g->sync_blocks(g->opaque, err);
+    if (rc)
+        return rc;
     pthread_mutex_lock(&d->lock);
     a->fence = number;
     for (unsigned i = 0; i < d->count; i++)

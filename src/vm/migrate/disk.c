@@ -5,7 +5,8 @@
  * 1. A range's bit is cleared before the range is read, and bits are collected from the dirty log after the change they
  *    tell of (block/mirror.h): what is written while a range is read is sent again.
  * 2. Ranges that the source does not send read as zeros over there: the images are emptied first.
- * 3. The destination syncs as it goes, so that little is left to sync while the guest stands still.
+ * 3. The destination syncs as it goes, and before it answers a fence, so that little is left to sync while the guest stands
+ *    still.
  */
 #include "vm/migrate/disk.h"
 
@@ -184,11 +185,12 @@ void migrate_disks_take(struct migrate_disks *d, struct block *const *disks, uns
         d->disk[i].disk = disks[i];
 }
 
-static int empty(struct migrate_disk *one, struct err *err)
+static int empty(struct migrate_disks *d, struct migrate_disk *one, struct err *err)
 {
     if (one->emptied || block_readonly(one->disk))
         return 0;
     one->emptied = true;
+    d->unsynced++;
     return block_now(one->disk, BLOCK_ZERO, NULL, block_size(one->disk), 0, err);
 }
 
@@ -214,14 +216,14 @@ int migrate_disks_write(struct migrate_disks *d, u32 disk, u64 offset, u64 len, 
     if (!range_fits(offset, len, block_size(one->disk)))
         return err_set(err, EFBIG, "disk %u is smaller here than where the machine comes from",
                        disk);
-    rc = empty(one, err);
+    rc = empty(d, one, err);
     if (!rc)
         rc = block_now(one->disk, bytes ? BLOCK_WRITE : BLOCK_ZERO, (void *)(uintptr_t)bytes, len,
                        offset, err);
     if (rc == -ENOSPC)
         err_wrap(err, "disk %u has %llu MiB, and there is no room for all of what it holds", disk,
                  (unsigned long long)(block_size(one->disk) / MiB));
-    d->unsynced += bytes ? len : 0;
+    d->unsynced += bytes ? len : 1;
     return rc || d->unsynced < SYNC_BYTES ? rc : sync_all(d, err);
 }
 
@@ -230,6 +232,6 @@ int migrate_disks_finish(struct migrate_disks *d, struct err *err)
     int rc = 0;
 
     for (unsigned i = 0; i < d->n && !rc; i++)
-        rc = empty(&d->disk[i], err);
-    return rc ? rc : sync_all(d, err);
+        rc = empty(d, &d->disk[i], err);
+    return rc || !d->unsynced ? rc : sync_all(d, err);
 }

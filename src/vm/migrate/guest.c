@@ -230,12 +230,20 @@ static int write_blocks(void *opaque, u32 disk, u64 offset, u64 len, const u8 *b
     return migrate_disks_write(&m->disks, disk, offset, len, bytes, err);
 }
 
+static int sync_blocks(void *opaque, struct err *err)
+{
+    struct vm_migration *m = opaque;
+
+    return migrate_disks_finish(&m->disks, err);
+}
+
 void vm_migration_take_disks(struct vm_migration *m)
 {
     if (m->vm->config->disks_given_up)
         return;
     migrate_disks_take(&m->disks, m->vm->disk, m->vm->config->ndisks);
     m->guest.write_blocks = write_blocks;
+    m->guest.sync_blocks = sync_blocks;
 }
 
 static int absent(void *opaque, const struct lazy_source *source, const u64 *bits, struct err *err)

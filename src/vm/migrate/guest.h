@@ -46,6 +46,7 @@ struct migrate_guest {
     int (*run)(void *opaque, struct err *err);
     int (*write_blocks)(void *opaque, u32 disk, u64 offset, u64 len, const u8 *bytes,
                         struct err *err); /* bytes NULL: zeros */
+    int (*sync_blocks)(void *opaque, struct err *err); /* what has come is on the medium after it */
     /* FRAMES that were sent after the machine, once GO has come. Does not wait for the main loop. NULL: dropped. */
     int (*take_frames)(void *opaque, const u8 *body, u32 len, struct err *err);
     void *opaque;

@@ -317,6 +317,25 @@ static int send_round(struct migrate_source *s, struct migrate_round *ret_round,
     return rc;
 }
 
+/* Disks cannot follow later: all of them but the last writes is on the medium there before the hand-over. */
+static int disks_first(struct migrate_source *s, struct err *err)
+{
+    int rc = 0;
+
+    if (!s->guest->disks)
+        return 0;
+    for (unsigned i = 0; !rc && (!i || s->disk_left > DISK_STEP) && i < DISK_SWEEPS; i++) {
+        for (u64 due = s->disk_left; !rc && due; due -= MIN(due, DISK_STEP))
+            if (!(rc = send_disks(s, DISK_STEP, err)))
+                rc = migrate_source_check(s, err);
+        if (!rc)
+            rc = migrate_fence(s, MIGRATE_STALL_NS, err);
+        if (!rc) /* sends nothing: finds what was written meanwhile */
+            rc = send_disks(s, 0, err);
+    }
+    return rc;
+}
+
 /* Rounds until it is time for the hand-over. */
 static int copy(struct migrate_source *s, bool *ret_postcopy, struct err *err)
 {
@@ -351,12 +370,7 @@ static int copy(struct migrate_source *s, bool *ret_postcopy, struct err *err)
             break;
         }
     }
-    /* Disks cannot follow later: all of them but the last writes goes before the hand-over. */
-    for (unsigned i = 0; !rc && *ret_postcopy && s->disk_left > DISK_STEP && i < DISK_SWEEPS; i++)
-        for (u64 due = s->disk_left; !rc && due; due -= MIN(due, DISK_STEP))
-            if (!(rc = send_disks(s, DISK_STEP, err)))
-                rc = migrate_source_check(s, err);
-    return rc;
+    return rc || !*ret_postcopy ? rc : disks_first(s, err);
 }
 
 static int go_over(struct migrate_source *s, struct err *err)
