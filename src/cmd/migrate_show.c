@@ -105,8 +105,9 @@ void migrate_show_summary(struct migrate_display *d, const json_t *s)
         print_json(s, "moved");
         return;
     }
-    printf("%s: moved in %.2f s, stood still for %.1f ms; %d rounds, %.1f MiB sent\n", d->guest,
-           number(s, "elapsed_ns") / 1e9, number(s, "downtime_ns") / 1e6, (int)number(s, "round"),
+    printf("%s: moved in %.2f s, stood still for %.1f ms; %d round%s, %.1f MiB sent\n",
+           d->guest, number(s, "elapsed_ns") / 1e9, number(s, "downtime_ns") / 1e6,
+           (int)number(s, "round"), number(s, "round") == 1 ? "" : "s",
            number(s, "sent_bytes") / (double)MiB);
     printf("pages: %.0f whole, %.0f as differences, %.0f zero, %.0f at once on demand",
            number(s, "pages_whole"), number(s, "pages_delta"), number(s, "pages_zero"),

@@ -246,18 +246,20 @@ static bool carry_out(SSL *ssl, int plain)
     return len > 0;
 }
 
-static void carry(SSL *ssl, int plain)
+/* Until either end hangs up or the line breaks; says why. */
+static int carry(SSL *ssl, int plain)
 {
     struct pollfd p[] = {{.fd = openssl.SSL_get_fd(ssl), .events = POLLIN},
                          {.fd = plain, .events = POLLIN}};
+    int why = 0;
 
-    while (poll(p, 2, -1) > 0 || errno == EINTR) {
-        if (p[0].revents && !carry_in(ssl, plain))
-            break;
-        if (p[1].revents && !carry_out(ssl, plain))
-            break;
+    while (!why && (poll(p, 2, -1) > 0 || errno == EINTR)) {
+        errno = 0;
+        if ((p[0].revents && !carry_in(ssl, plain)) || (p[1].revents && !carry_out(ssl, plain)))
+            why = errno ?: EPIPE;
     }
     openssl.SSL_shutdown(ssl);
+    return why;
 }
 
 static int new_ssl(SSL_CTX *ctx, int fd, const char *host, SSL **ret_ssl, struct err *err)
@@ -284,7 +286,11 @@ static void run_carrier(SSL *ssl, int plain, bool server)
         dprintf(STDERR_FILENO, "trapeze receive: %s\n", err.msg);
         _exit(1);
     }
-    carry(ssl, plain);
+    int why = carry(ssl, plain);
+    /* The machine's process sees the end of a socket pair: only this one knows of a cable. */
+    if (why == ETIMEDOUT || why == EHOSTUNREACH || why == ENETUNREACH)
+        dprintf(STDERR_FILENO, "trapeze %s: the line to the other host: %s\n",
+                server ? "receive" : "migrate", strerror(why));
     _exit(0);
 }
 
