@@ -162,17 +162,20 @@ def cable(world):
         world.checked(there, f'a cable that was out while {phase}')
         here.call('rm', 'web')
         hosts.reverse()
+    make_keys(world)
     here, there = hosts
-    run = here.start('migrate', '--insecure', '-q', '--bandwidth', '10M', 'web', f'tcp://{there.address}:7007',
-                     stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-    until('it is being copied', lambda: there.state() == 'arriving')
-    world.lan.cable(there.letter, 'down')
-    out, _ = run.communicate(timeout=PATIENCE_S)
-    if run.returncode != 4 or 'timed out' not in out or 'goes on here' not in out:
-        raise Wrong(f'a cable that stays out: status {run.returncode}: {out}')
-    world.lan.cable(there.letter, 'up')
-    until('nothing is left there', lambda: not there.guests())
-    world.checked(here, 'a cable that stayed out')
+    for line in (['--insecure'], ['--psk', os.path.join(world.folder, 'psk')]):
+        there.receive(*line)
+        run = here.start('migrate', *line, '-q', '--bandwidth', '10M', 'web', f'tcp://{there.address}:7007',
+                         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+        until('it is being copied', lambda: there.state() == 'arriving')
+        world.lan.cable(there.letter, 'down')
+        out, _ = run.communicate(timeout=PATIENCE_S)
+        if run.returncode != 4 or 'timed out' not in out or 'goes on here' not in out:
+            raise Wrong(f'a cable that stays out: status {run.returncode}: {out}')
+        world.lan.cable(there.letter, 'up')
+        until('nothing is left there', lambda: not there.guests())
+        world.checked(here, 'a cable that stayed out')
     forget_arrivals(world)
 
 
