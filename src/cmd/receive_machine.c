@@ -11,6 +11,7 @@
 #include "host/client.h"
 #include "host/guest.h"
 #include "host/host.h"
+#include "host/snapshot.h"
 #include "vm/identity.h"
 #include "vm/migrate/vm.h"
 #include "vm/option.h"
@@ -238,6 +239,9 @@ static int follow(struct receiving *r)
         printf("%s\n", r->file->id);
         fflush(stdout);
         status = STATUS_OK;
+        if (!records_get(h.records, r->file->id, &record, NULL))
+            layers_lend(&h, &record, false);
+        record_fini(&record);
     } else if (!host_settle(&h, NULL) && !records_get(h.records, r->file->id, &record, NULL)) {
         if (record.reason)
             fprintf(stderr, "trapeze receive: %s: %s\n", record.name, record.reason);

@@ -14,6 +14,7 @@
 #include "base/log.h"
 #include "host/client.h"
 #include "host/lock.h"
+#include "host/snapshot.h"
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -402,6 +403,8 @@ int guest_remove(struct host *h, const struct record *record, struct err *err)
         return err_set(err, EBUSY, "it is running: stop it first, or use rm -f");
     if (held >= 0 && rename(folder, removed))
         return err_sys(err, errno, "cannot remove '%s'", folder);
+    if (guest_moved_away(record))
+        layers_lend(h, record, true);
     int rc = records_remove(h->records, record->id, err);
     unlink(socket);
     if (!rc && held >= 0 && (rc = remove_folder(removed, true)))

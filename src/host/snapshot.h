@@ -107,6 +107,8 @@ int layer_new(const struct host *h, const struct snapshot_layer *below, u64 size
               struct err *err);
 /* Opens it as block_push() wants it, with its lock. */
 int layer_open(const char *path, int *ret_fd, struct err *err);
+/* The guest of this record runs on another host, on disks that it left here, and the record is about to go; or it is back. */
+void layers_lend(const struct host *h, const struct record *r, bool lent);
 /* Removes layers that nobody names. */
 void layers_sweep(struct host *h);
 

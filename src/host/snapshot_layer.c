@@ -2,8 +2,12 @@
  * Overlays of disks: <root>/layers/<random>.qcow2. See snapshot.h. An overlay names the image below it by its absolute
  * path, so other tools find their way, too.
  *
- * Who uses a layer: manifests and claims name all of theirs; guests' records name their top one; and every layer in use names the one
- * below. What is not reached from there is removed.
+ * Who uses a layer: manifests and claims name all of theirs; guests' records name their top one; and every image in use names
+ * the one below. On shared storage that may be one of another host's: it is followed as well, since ours may be below it. What
+ * is not reached from there is removed.
+ *
+ * A guest that moved to another host and left its disks here is on a layer of ours, and its record here may go. Then the layer
+ * is marked as lent, by an empty file beside it, until the guest comes back.
  */
 #include "base/log.h"
 #include "block/image.h"
@@ -21,6 +25,7 @@
 #include <unistd.h>
 
 #define LAYERS_MAX 65536
+#define LENT ".lent"
 
 int layer_new(const struct host *h, const struct snapshot_layer *below, u64 size, char **ret_path,
               struct err *err)
@@ -78,7 +83,7 @@ int layer_open(const char *path, int *ret_fd, struct err *err)
 
 struct used {
     const char *folder; /* with a slash at its end */
-    char **path;
+    char **path;        /* also of images that are no layers of ours */
     size_t count;
     bool failed; /* then nothing is removed */
 };
@@ -93,7 +98,7 @@ static bool is_used(const struct used *u, const char *path)
 
 static void use(struct used *u, const char *path)
 {
-    if (strncmp(path, u->folder, strlen(u->folder)) || is_used(u, path))
+    if (is_used(u, path))
         return;
     char **more = reallocarray(u->path, u->count + 1, sizeof(*more));
     char *copy = strdup(path);
@@ -120,6 +125,17 @@ static void use_guest(struct used *u, const struct record *r)
     vm_config_fini(&c);
 }
 
+/* A disk that no snapshot was ever taken of can be anything. */
+static bool is_qcow2(const char *path, struct used *u)
+{
+    u8 magic[4] = {0};
+    auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+
+    if (fd < 0 || pread(fd, magic, sizeof(magic), 0) < 0)
+        u->failed = u->failed || fd < 0 || errno != EISDIR;
+    return !memcmp(magic, "QFI\xfb", sizeof(magic));
+}
+
 static void use_below(struct used *u, size_t index)
 {
     struct block_image_options o = {
@@ -128,6 +144,8 @@ static void use_below(struct used *u, size_t index)
 
     if (access(u->path[index], F_OK))
         return; /* not there: nothing is below it either */
+    if (!is_qcow2(u->path[index], u))
+        return;
     if (block_image_open(u->path[index], &o, &image, NULL)) {
         u->failed = true;
         return;
@@ -146,6 +164,33 @@ static void use_snapshots(struct used *u, struct snapshot *list, size_t count)
     snapshots_free_list(list, count);
 }
 
+static bool is_mark(const char *name)
+{
+    size_t len = strlen(name);
+
+    return len > strlen(LENT) && !strcmp(name + len - strlen(LENT), LENT);
+}
+
+static void use_lent(struct used *u)
+{
+    DIR *d = opendir(u->folder);
+
+    u->failed = u->failed || !d;
+    for (struct dirent *e; d && (e = readdir(d));) {
+        auto_free char *path = NULL;
+        size_t len = strlen(e->d_name);
+
+        if (!is_mark(e->d_name))
+            continue;
+        if (asprintf(&path, "%s%.*s", u->folder, (int)(len - strlen(LENT)), e->d_name) < 0)
+            u->failed = true;
+        else
+            use(u, path);
+    }
+    if (d)
+        closedir(d);
+}
+
 static void find_used(struct host *h, struct used *u)
 {
     struct snapshot *list = NULL, *claimed = NULL;
@@ -161,6 +206,7 @@ static void find_used(struct host *h, struct used *u)
     use_snapshots(u, claimed, nclaimed);
     for (size_t i = 0; i < nrecords; i++)
         use_guest(u, &records[i]);
+    use_lent(u);
     for (size_t i = 0; i < u->count; i++)
         use_below(u, i);
     records_free_list(records, nrecords);
@@ -174,7 +220,8 @@ static void remove_unused(const struct used *u)
     for (struct dirent *e; d && (e = readdir(d));) {
         auto_free char *path = NULL;
 
-        if (e->d_name[0] == '.' || asprintf(&path, "%s%s", u->folder, e->d_name) < 0)
+        if (e->d_name[0] == '.' || is_mark(e->d_name) ||
+            asprintf(&path, "%s%s", u->folder, e->d_name) < 0)
             continue;
         if (!is_used(u, path) && !unlink(path))
             n++;
@@ -200,4 +247,36 @@ void layers_sweep(struct host *h)
     for (size_t i = 0; i < u.count; i++)
         free(u.path[i]);
     free(u.path);
+}
+
+/* --- lending --- */
+
+static void mark_lent(const char *path, bool lent)
+{
+    auto_free char *mark = NULL;
+
+    if (asprintf(&mark, "%s" LENT, path) < 0)
+        return;
+    auto_close int fd = lent ? open(mark, O_WRONLY | O_CREAT | O_CLOEXEC, 0600) : -1;
+    if (lent && fd < 0)
+        log_warn("disk layer '%s' cannot be marked as lent (%s): it goes with the next snapshot "
+                 "that is removed here",
+                 path, strerror(errno));
+    else if (!lent)
+        unlink(mark);
+}
+
+void layers_lend(const struct host *h, const struct record *r, bool lent)
+{
+    auto_free char *folder = NULL;
+    struct vm_config c;
+
+    if (asprintf(&folder, "%s/layers/", h->place.root) < 0)
+        return;
+    vm_config_init(&c);
+    if (!vm_options_read(&c, r->config, NULL))
+        for (unsigned i = 0; i < c.ndisks; i++)
+            if (!strncmp(c.disk[i].path, folder, strlen(folder)))
+                mark_lent(c.disk[i].path, lent);
+    vm_config_fini(&c);
 }

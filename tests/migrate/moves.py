@@ -92,6 +92,25 @@ def snapshots(hosts):
     b.call('rm', '-f', 'walker')
 
 
+def layers(hosts):
+    """What a guest stands on stays on the host where it was made, while the guest is elsewhere and whatever else is removed."""
+    a, b = hosts
+    disk = os.path.join(a.root, 'layered')
+    with open(disk, 'wb') as f:
+        f.truncate(1 << 20)
+    a.start('walker', '--disk', disk)
+    a.call('snapshot', 'create', 'walker', 'one')
+    move(a, b, 'walker')
+    a.call('snapshot', 'rm', 'one')  # and layers that nobody needs
+    b.call('snapshot', 'create', 'walker', 'two')
+    move(b, a, 'walker')
+    b.call('snapshot', 'rm', 'two')
+    a.call('snapshot', 'create', 'walker', 'three')
+    a.call('snapshot', 'rm', 'three')
+    move(a, b, 'walker')
+    b.call('rm', '-f', 'walker')
+
+
 def cancel_then_move(hosts):
     """By the verb for it, and by Ctrl-C and SIGTERM of the one that shows the progress; its death changes nothing."""
     a, b = hosts
@@ -234,6 +253,7 @@ def cases(hosts, folder):
     return [('there and back by every way of copying', lambda: there_and_back(hosts)),
             ('a third host has what was written on the first', lambda: third_host(hosts, folder)),
             ('snapshots and migrations exclude each other', lambda: snapshots(hosts)),
+            ('disks stay where a guest left them', lambda: layers(hosts)),
             ('cancelled, then moved', lambda: cancel_then_move(hosts)),
             ('the destination is killed', lambda: destination_killed(hosts)),
             ('the source is killed', lambda: source_killed(hosts)),
