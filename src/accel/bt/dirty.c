@@ -35,7 +35,9 @@ static int lazy_became_absent(void *opaque, struct err *err)
     for (unsigned i = 0; i < bt->nvcpus; i++)
         if (bt->vcpu[i])
             mmu_forget(bt->vcpu[i], true);
-    for (unsigned i = 0; i < ram->nslots && bt->cache->npages; i++) {
+    if (!bt->cache->npages)
+        return 0; /* nothing is translated yet: a restore need not ask a million pages */
+    for (unsigned i = 0; i < ram->nslots; i++) {
         const struct gmem_slot *s = &ram->slot[i];
 
         for (u64 at = 0; at < s->len; at += 4096)
