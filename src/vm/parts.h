@@ -12,7 +12,6 @@
 #include "vm/sandbox.h"
 #include "vm/stream.h"
 #include "vm/terminal.h"
-#include "vm/trim.h"
 #include "vm/vm.h"
 #include <pthread.h>
 #include <stdatomic.h>
@@ -56,7 +55,7 @@ struct vm {
     struct terminal terminal;
     struct loop *loop;
     struct loop_fd signals;
-    struct trim trim;
+    struct timer trim; /* see vm/trim.h */
     bool button_pressed; /* SIGTERM came once */
 
     struct gmem ram;

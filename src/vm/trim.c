@@ -54,8 +54,8 @@ static void trim_all(void *unused)
     trim_heap(unused);
 }
 
-void trim_later(struct trim *t, struct timerq *q)
+void trim_later(struct timer *t, struct timerq *q)
 {
-    timer_init(&t->timer, q, is_traced() ? trim_heap : trim_all, NULL);
-    timer_arm(&t->timer, timerq_now(q) + AFTER_NS);
+    timer_init(t, q, is_traced() ? trim_heap : trim_all, NULL);
+    timer_arm(t, timerq_now(q) + AFTER_NS);
 }

@@ -6,13 +6,9 @@
 
 #include "loop/timer.h"
 
-struct trim {
-    struct timer timer;
-};
-
 /* Gives back pages of program and libraries, and free pages of the heap, when the machine has run for a moment: not while
  * it starts, which would wait for them. What turns out to be needed comes back by itself. Called before the process locks
  * itself in; the rest is done by the thread that runs `q`. */
-void trim_later(struct trim *t, struct timerq *q);
+void trim_later(struct timer *t, struct timerq *q);
 
 #endif

@@ -17,6 +17,7 @@
 #include "vm/parts.h"
 #include "vm/snapshot/snapshot.h"
 #include "vm/trace.h"
+#include "vm/trim.h"
 #include "vm/worker.h"
 #include <errno.h>
 #include <stdio.h>
