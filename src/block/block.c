@@ -10,6 +10,8 @@
  * Threads: block_try() and block_submit() from any; block_execute() from engines' threads.
  */
 #include "block/disk.h"
+
+#include "block/qcow2.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/falloc.h>
@@ -64,7 +66,7 @@ static int refuse_qcow2(struct block_file *f, struct err *err)
 {
     u8 start[4] = {0};
 
-    if (block_file_read(f, start, sizeof(start), 0) || memcmp(start, "QFI\xfb", sizeof(start)) != 0)
+    if (block_file_read(f, start, sizeof(start), 0) || !qcow2_begins(start))
         return 0;
     return err_set(err, EINVAL,
                    "%s: starts like a qcow2 image; say format=qcow2, or format=raw if it is none",

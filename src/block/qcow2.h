@@ -66,6 +66,12 @@ enum {
 
 enum qcow2_compression { QCOW2_ZLIB, QCOW2_ZSTD };
 
+/* The first four bytes of a file: is it an image, or a raw disk that looks like one? */
+static inline bool qcow2_begins(const u8 start[4])
+{
+    return start[0] == 'Q' && start[1] == 'F' && start[2] == 'I' && start[3] == 0xfb;
+}
+
 struct qcow2_header {
     u32 version, cluster_bits, refcount_order, header_len;
     u64 size, incompat, compat, autoclear;

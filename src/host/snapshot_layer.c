@@ -79,6 +79,14 @@ int layer_open(const char *path, int *ret_fd, struct err *err)
     return 0;
 }
 
+/* With a slash at its end; NULL: no memory. */
+static char *layers_folder(const struct host *h)
+{
+    char *folder;
+
+    return asprintf(&folder, "%s/layers/", h->place.root) < 0 ? NULL : folder;
+}
+
 /* --- which ones are in use --- */
 
 struct used {
@@ -128,12 +136,12 @@ static void use_guest(struct used *u, const struct record *r)
 /* A disk that no snapshot was ever taken of can be anything. */
 static bool is_qcow2(const char *path, struct used *u)
 {
-    u8 magic[4] = {0};
+    u8 start[4] = {0};
     auto_close int fd = open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
 
-    if (fd < 0 || pread(fd, magic, sizeof(magic), 0) < 0)
-        u->failed = u->failed || fd < 0 || errno != EISDIR;
-    return !memcmp(magic, "QFI\xfb", sizeof(magic));
+    if (fd < 0 || (pread(fd, start, sizeof(start), 0) < 0 && errno != EISDIR))
+        u->failed = true;
+    return qcow2_begins(start);
 }
 
 static void use_below(struct used *u, size_t index)
@@ -235,12 +243,11 @@ static void remove_unused(const struct used *u)
 
 void layers_sweep(struct host *h)
 {
-    auto_free char *folder = NULL;
-    struct used u = {0};
+    auto_free char *folder = layers_folder(h);
+    struct used u = {.folder = folder};
 
-    if (asprintf(&folder, "%s/layers/", h->place.root) < 0)
+    if (!folder)
         return;
-    u.folder = folder;
     find_used(h, &u);
     if (!u.failed)
         remove_unused(&u);
@@ -268,10 +275,10 @@ static void mark_lent(const char *path, bool lent)
 
 void layers_lend(const struct host *h, const struct record *r, bool lent)
 {
-    auto_free char *folder = NULL;
+    auto_free char *folder = layers_folder(h);
     struct vm_config c;
 
-    if (asprintf(&folder, "%s/layers/", h->place.root) < 0)
+    if (!folder)
         return;
     vm_config_init(&c);
     if (!vm_options_read(&c, r->config, NULL))
