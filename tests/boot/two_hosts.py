@@ -220,11 +220,6 @@ class World:
             self.line.wait()
         self.line = None
 
-    def there_and_back(self, *options, times=1, **how):
-        for _ in range(times):
-            self.move(self.a, self.b, *options, **how)
-            self.move(self.b, self.a, *options, **how)
-
     def say_gaps(self):
         for what, moves in self.gaps.items():
             longest = {key: max(m[key] for m in moves) for key in moves[0]}

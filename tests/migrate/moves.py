@@ -60,13 +60,18 @@ def refused(host, why, *args):
         raise Wrong(f'trapeze {" ".join(args)}: status {run.returncode}, {run.stderr.strip()}; not refused with "{why}"')
 
 
+def start_with_disk(host, file):
+    """The walker with an empty disk that both hosts see."""
+    disk = os.path.join(host.root, file)
+    with open(disk, 'wb') as f:
+        f.truncate(1 << 20)
+    host.start('walker', '--disk', disk)
+
+
 def snapshots(hosts):
     """A snapshot changes what disks are made of, so it and a migration exclude each other, whichever comes first."""
     a, b = hosts
-    disk = os.path.join(a.root, 'shared')
-    with open(disk, 'wb') as f:
-        f.truncate(1 << 20)
-    a.start('walker', '--disk', disk)
+    start_with_disk(a, 'shared')
     run = a.migrate('walker', b, '--bandwidth', '2M')
     wait_phase(run, 'copying')
     refused(a, 'is being migrated', 'snapshot', 'create', 'walker', 'meanwhile')
@@ -95,10 +100,7 @@ def snapshots(hosts):
 def layers(hosts):
     """What a guest stands on stays on the host where it was made, while the guest is elsewhere and whatever else is removed."""
     a, b = hosts
-    disk = os.path.join(a.root, 'layered')
-    with open(disk, 'wb') as f:
-        f.truncate(1 << 20)
-    a.start('walker', '--disk', disk)
+    start_with_disk(a, 'layered')
     a.call('snapshot', 'create', 'walker', 'one')
     move(a, b, 'walker')
     a.call('snapshot', 'rm', 'one')  # and layers that nobody needs
