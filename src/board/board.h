@@ -108,9 +108,8 @@ void board_nmi(struct board *b);          /* any thread; not with an irqchip */
 
 /* What to boot. Paths are opened by board_open_kernel() and not used later. */
 struct board_kernel {
-    const char
-        *kernel; /* bzImage, vmlinux with a PVH note, Multiboot 1; or what board_save_kernel()
-                              has written, and then only this */
+    /* bzImage, vmlinux with a PVH note, Multiboot 1; or what board_save_kernel() has written, and then only this. */
+    const char *kernel;
     const char *initrd;    /* or NULL; for Multiboot a comma-separated list of modules, "file
                               arguments" each */
     const char *cmdline;   /* or NULL */

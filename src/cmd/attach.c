@@ -239,8 +239,8 @@ const struct verb verb_attach = {
     .operands = "GUEST",
     .summary = "Use a guest's console on this terminal",
     .options = options,
-    .notes = "Ctrl-A D detaches and leaves the guest running; Ctrl-A H shows the keys. Input from "
-             "a pipe "
-             "or a file is typed;\nwhen it has ended and the guest is silent, attach ends, too.\n",
+    .notes = "Ctrl-A D detaches and leaves the guest running; Ctrl-A H shows the keys. "
+             "Input from a pipe or a file is typed;\nwhen it has ended and the guest is silent, "
+             "attach ends, too.\n",
     .run = run,
 };

@@ -1,5 +1,5 @@
 /*
- * OpenSSL, loaded when somebody wants TLS. Linked in, it would cost every start of the program two milliseconds: half of
+ * OpenSSL, loaded when somebody wants TLS. Linked in, it would cost every start of the program some 1.4 ms: half of
  * what the dynamic linker does is for its tables.
  *
  * Its functions are members of `openssl` with their own names and types; macros of its headers that call functions are
