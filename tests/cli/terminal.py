@@ -22,14 +22,17 @@ def modes(fd):
 def type_parts(fd, text):
     """Types, and waits for what is expected; returns all that was printed meanwhile."""
     output = b''
+    answered = 0
     for i, part in enumerate(text.split(' => ')):
         part = part.encode().decode('unicode_escape').encode('latin-1')
         if i % 2 == 0:
             os.write(fd, part)
-        while i % 2 and part not in output:
+            continue
+        while part not in output[answered:]:
             if not select.select([fd], [], [], LIMIT_S)[0]:
                 sys.exit(f'no {part} in {output}')
             output += os.read(fd, 4096)
+        answered = output.index(part, answered) + len(part)
     return output
 
 
@@ -68,4 +71,5 @@ def main():
     print('restored:', 'yes' if modes(terminal) == before else 'no')
 
 
-main()
+if __name__ == '__main__':
+    main()

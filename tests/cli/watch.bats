@@ -1,5 +1,5 @@
 #!/usr/bin/env bats
-# The verbs that tell about guests, inspect and stats, and the completion of command lines.
+# The verbs that tell about guests, inspect and stats.
 
 load guests
 
@@ -49,33 +49,4 @@ load guests
     trapeze kill busy
     wait "$watcher"
     grep -q "busy .*ended" "$BATS_TEST_TMPDIR/watched"
-}
-
-@test "completion: verbs, those below them, options, guests, snapshots" {
-    guest i --name web-server
-    "$TRAPEZE" snapshot create web-server noon >/dev/null 2>&1
-    # shellcheck disable=SC2016
-    run --separate-stderr bash -c 'source <("$1" completion bash)
-        words() { COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); COMPREPLY=(); _trapeze; echo "${COMPREPLY[*]}"; }
-        words "$1" sta
-        words "$1" stop --t
-        words "$1" stop web
-        words "$1" run --mem
-        words "$1" snapshot re
-        words "$1" disk comm
-        words "$1" snapshot restore n
-        words "$1" snapshot create ""
-        words "$1" snapshot export --comp' - "$TRAPEZE"
-    echo "$output; $stderr"
-    [ "$output" = "start stats
---time
-web-server
---memory
-restore
-commit
-noon
-noon web-server
---compress" ]
-    refuses 2 "for which shell? There is bash" "$TRAPEZE" completion
-    refuses 2 "'fish' is not known; there is bash" "$TRAPEZE" completion fish
 }
