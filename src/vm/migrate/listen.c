@@ -257,8 +257,6 @@ unsigned migrate_fence_room(struct migrate_source *s)
 {
     bool over;
 
-    if (s->nlines > 1) /* what is asked for has a line of its own */
-        return MIGRATE_BATCH;
     pthread_mutex_lock(&s->lock);
     while (!(over = s->failure.code || s->cancelled || s->quit)) {
         if (!s->marking && migrate_window_due(&s->window))

@@ -1,6 +1,6 @@
 /*
- * How much of what nobody waits for may be under way in a post-copy: what is in a line's buffers is in front of every page
- * that is asked for. Marks (FENCE, which is answered by FENCED) tell what has arrived and how long that took. No
+ * How much of what nobody waits for may be under way in a post-copy: what is in a line's buffers cannot be overtaken by a
+ * page that is asked for, be it one of those or one behind them. Marks (FENCE, which is answered by FENCED) tell what has arrived and how long that took. No
  * locks, no clock: both are the caller's.
  */
 #ifndef VM_MIGRATE_WINDOW_H
