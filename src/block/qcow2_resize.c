@@ -1,5 +1,5 @@
 /*
- * Changes of the header of an image that is in use: its size, with a longer L1 table where that is needed, and the names
+ * Changes of an image as a whole, while it is in use: its size, with a longer L1 table where that is needed, and the names
  * of its backing file. The new table is on the medium before the header points to it. Any thread.
  */
 #include "block/qcow2.h"
@@ -90,6 +90,19 @@ static int check_snapshots(struct qcow2 *q, struct err *err)
                    q->fmt.file->name);
 }
 
+/* The file ends behind its last cluster that is used: what was given back at its end is no hole, but gone. */
+static void trim(struct qcow2 *q)
+{
+    struct block_file *file = q->fmt.file;
+    u64 end = (file->size + qcow2_cluster(q) - 1) >> q->h.cluster_bits, count;
+
+    while (end && !qcow2_refcount(q, end - 1, &count, NULL) && !count &&
+           !qcow2_metadata_at(q, (end - 1) << q->h.cluster_bits, 1))
+        end--;
+    if (end << q->h.cluster_bits < file->size)
+        block_file_truncate(file, end << q->h.cluster_bits); /* else they are holes, as before */
+}
+
 static int resize_locked(struct qcow2 *q, u64 size, struct err *err)
 {
     u64 span = qcow2_l2_span(q), bytes = qcow2_cluster(q), old = q->h.size, entries;
@@ -113,8 +126,26 @@ static int resize_locked(struct qcow2 *q, u64 size, struct err *err)
         rc = qcow2_header_put64(q, QCOW2_AT_SIZE, size, err);
     if (!rc)
         rc = qcow2_sync(q, err);
+    if (rc)
+        return rc;
+    q->h.size = q->fmt.size = size;
+    if (size < old)
+        trim(q);
+    return 0;
+}
+
+int qcow2_empty(struct block_format *f, struct err *err)
+{
+    struct qcow2 *q = qcow2_of(f);
+    int rc;
+
+    pthread_mutex_lock(&q->lock);
+    rc = f->size ? qcow2_zero_locked(q, 0, f->size, true, true, err) : 0;
     if (!rc)
-        q->h.size = q->fmt.size = size;
+        rc = qcow2_flush_locked(q, err);
+    if (!rc)
+        trim(q);
+    pthread_mutex_unlock(&q->lock);
     return rc;
 }
 

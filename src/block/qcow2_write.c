@@ -254,16 +254,3 @@ int qcow2_zero(struct block_format *f, u64 offset, u64 len, bool unmap, struct e
     pthread_mutex_unlock(&q->lock);
     return rc;
 }
-
-int qcow2_empty(struct block_format *f, struct err *err)
-{
-    struct qcow2 *q = qcow2_of(f);
-    int rc;
-
-    pthread_mutex_lock(&q->lock);
-    rc = f->size ? qcow2_zero_locked(q, 0, f->size, true, true, err) : 0;
-    if (!rc)
-        rc = qcow2_flush_locked(q, err);
-    pthread_mutex_unlock(&q->lock);
-    return rc;
-}
