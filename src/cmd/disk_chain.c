@@ -1,6 +1,7 @@
 /* `trapeze disk commit` and `trapeze disk rebase`: an image and what it stands on. Main thread; copying has more. */
 #include "block/restack.h"
 #include "cmd/disk.h"
+#include "cmd/ending.h"
 #include <errno.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -111,6 +112,7 @@ static int commit(struct block_image *top, const struct sub_args *a, struct err 
          show = a->value[COMMIT_PROGRESS] && !a->value[COMMIT_QUIET];
     struct block_progress progress = DISK_PROGRESS;
     struct block_image *lowest = top, *base;
+    struct ending ending = {0};
     int rc = open_between(top, path, io.trust, &lowest, err);
 
     if (rc)
@@ -119,7 +121,13 @@ static int commit(struct block_image *top, const struct sub_args *a, struct err 
     rc = block_image_open_named(lowest, lowest->fmt->backing_name, &io, &base, err);
     if (rc)
         return rc;
-    rc = block_commit(top, base, keep, show ? &progress : NULL, err);
+    rc = ending_say(&ending, err,
+                    "trapeze disk commit: stopped; %s shows what it did, and %s has a part of it "
+                    "already: commit it again",
+                    top->path, base->path);
+    if (!rc)
+        rc = block_commit(top, base, keep, show ? &progress : NULL, err);
+    ending_stop(&ending);
     disk_progress_end(&progress);
     block_image_close(base);
     return rc;
@@ -206,6 +214,7 @@ static int rebase_onto(struct block_image *top, const struct sub_args *a, struct
     struct block_progress progress = DISK_PROGRESS;
     bool show = a->value[REBASE_PROGRESS] && !a->value[REBASE_QUIET];
     struct block_image *base = NULL;
+    struct ending ending = {0};
     int rc = need_qcow2(top, err);
 
     if (!rc && a->value[REBASE_UNSAFE])
@@ -213,7 +222,12 @@ static int rebase_onto(struct block_image *top, const struct sub_args *a, struct
     if (!rc && name)
         rc = block_image_open_named(top, name, &io, &base, err);
     if (!rc)
+        rc = ending_say(&ending, err,
+                        "trapeze disk rebase: stopped; %s shows what it did: rebase it again",
+                        top->path);
+    if (!rc)
         rc = block_rebase(top, base, name, format, show ? &progress : NULL, err);
+    ending_stop(&ending);
     disk_progress_end(&progress);
     block_image_close(base);
     return rc;

@@ -1,6 +1,7 @@
 /* `trapeze disk create` and `trapeze disk resize`. Main thread. */
 #include "cmd/disk.h"
 #include "cmd/disk_new.h"
+#include "cmd/ending.h"
 #include "cmd/new_file.h"
 #include <errno.h>
 #include <string.h>
@@ -170,6 +171,7 @@ static int resize_image(const struct sub_args *a, struct block_image *image,
                         enum block_prealloc how, struct err *err)
 {
     u64 old = block_image_size(image), size = 0;
+    struct ending ending = {0};
     int rc = new_size(a->operand[1], old, &size, err);
 
     if (rc)
@@ -182,10 +184,20 @@ static int resize_image(const struct sub_args *a, struct block_image *image,
         return sub_usage(err, "--preallocation is for a disk that grows");
     if (how == BLOCK_PREALLOC_METADATA && !strcmp(image->fmt->ops->name, "raw"))
         return sub_usage(err, "raw images have no metadata; --preallocation is falloc or full");
-    rc = block_image_resize(image, size, err);
+    rc = ending_say(
+        &ending, err,
+        "trapeze disk resize: stopped; %s may have its new size already, but not all its "
+        "space; 'trapeze disk check --repair leaks' gives back what nothing uses",
+        image->path);
     if (!rc)
-        rc = block_image_preallocate(image, old, size, how, err);
-    return rc ? rc : block_image_flush(image, err);
+        rc = block_image_resize(image, size, err);
+    if (!rc && (rc = block_image_preallocate(image, old, size, how, err)))
+        err_wrap(err, block_image_resize(image, old, NULL) ? "the disk has its new size, but"
+                                                           : "the disk keeps its size");
+    if (!rc)
+        rc = block_image_flush(image, err);
+    ending_stop(&ending);
+    return rc;
 }
 
 static int resize_run(const struct sub_args *a, struct err *err)

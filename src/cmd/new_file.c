@@ -1,8 +1,7 @@
 /*
  * Files that are made under another name: see new_file.h.
  *
- * Main thread; a second one waits for signals, and ends the program by the one that comes, which is what the shell that
- * started it expects. The worker threads need not know about it.
+ * Main thread.
  */
 #include "cmd/new_file.h"
 #include <errno.h>
@@ -14,65 +13,6 @@
 #include <unistd.h>
 
 #define NAMES_MAX 100 /* parts that others left, with a process number like ours */
-
-/* --- signals --- */
-
-static void *watch(void *opaque)
-{
-    const struct new_file *t = opaque;
-    int signal_number;
-
-    if (sigwait(&t->ending, &signal_number))
-        return NULL;
-    if (t->in_place)
-        fprintf(stderr, "trapeze disk: %s: stopped; only a part of it is written\n", t->path);
-    else
-        unlink(t->work);
-    signal(signal_number, SIG_DFL);
-    pthread_sigmask(SIG_UNBLOCK, &t->ending, NULL);
-    raise(signal_number);
-    return NULL;
-}
-
-/* What whoever started us wanted ignored, stays so: a program in the background of a script does not end by Ctrl-C. */
-static void choose_signals(sigset_t *ret_ending)
-{
-    static const int all[] = {SIGINT, SIGTERM, SIGHUP, SIGQUIT};
-    struct sigaction now;
-
-    sigemptyset(ret_ending);
-    for (unsigned i = 0; i < ARRAY_LEN(all); i++)
-        if (sigaction(all[i], NULL, &now) == 0 && now.sa_handler != SIG_IGN)
-            sigaddset(ret_ending, all[i]);
-}
-
-static int start_watch(struct new_file *t, struct err *err)
-{
-    int rc;
-
-    choose_signals(&t->ending);
-    pthread_sigmask(SIG_BLOCK, &t->ending, &t->before);
-    /* Those are errors of a write, which are reported as such. */
-    signal(SIGXFSZ, SIG_IGN);
-    signal(SIGPIPE, SIG_IGN);
-    rc = pthread_create(&t->watcher, NULL, watch, t);
-    t->watching = rc == 0;
-    if (!rc)
-        return 0;
-    pthread_sigmask(SIG_SETMASK, &t->before, NULL);
-    return err_sys(err, rc, "cannot start a thread");
-}
-
-static void stop_watch(struct new_file *t)
-{
-    if (!t->watching)
-        return;
-    pthread_cancel(t->watcher);
-    pthread_join(t->watcher, NULL);
-    pthread_sigmask(SIG_SETMASK, &t->before, NULL);
-}
-
-/* --- the file --- */
 
 /* The name behind symbolic links, which stay what they are. */
 static int find_path(struct new_file *t, const char *path, struct err *err)
@@ -127,6 +67,16 @@ static int make_part(struct new_file *t, const struct stat *old, mode_t mode, st
         errno != EPERM)
         return err_sys(err, errno, "%s: cannot set its permissions", t->work);
     return 0;
+}
+
+/* What is to happen if a signal ends us from now on. */
+static int start_watch(struct new_file *t, struct err *err)
+{
+    if (t->in_place)
+        return ending_say(&t->ending, err,
+                          "trapeze disk: %s: stopped; only a part of it is written", t->path);
+    t->ending = (struct ending){.part = t->work};
+    return ending_start(&t->ending, err);
 }
 
 static void let_go(struct new_file *t)
@@ -200,7 +150,7 @@ int new_file_close(struct new_file *t, int rc, bool sync, struct err *err)
     } else if (!t->in_place && sync) {
         rc = sync_folder(t->path, err);
     }
-    stop_watch(t);
+    ending_stop(&t->ending);
     let_go(t);
     return rc;
 }

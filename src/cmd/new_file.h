@@ -9,7 +9,7 @@
 #define CMD_NEW_FILE_H
 
 #include "block/file.h"
-#include <signal.h>
+#include "cmd/ending.h"
 
 enum new_file_how {
     NEW_FILE_IMAGE,    /* an image that was there before is replaced, if nobody uses it */
@@ -23,10 +23,7 @@ struct new_file {
     bool in_place;
     struct block_file
         *old; /* what is there and will be replaced: locked, so that nobody begins to use it */
-    sigset_t before; /* signals that were blocked */
-    sigset_t ending; /* those that end us */
-    bool watching;
-    pthread_t watcher;
+    struct ending ending;
 };
 
 /* Makes an empty file. On failure nothing is left to be closed. */
