@@ -35,6 +35,7 @@ struct receiving {
     const struct migrate_hello *hello;
     struct vm_config config;
     struct vm_identity id;
+    unsigned ndisks, nnets; /* that the machine has where it comes from */
     struct arrival_file *file;
     int fds[MIGRATE_CONNECTIONS];
     unsigned nfds;
@@ -83,8 +84,17 @@ static void check_accel(struct receiving *r)
         lack(r, "processor: %s", err.msg);
 }
 
+/* What our options name takes the place of all that it had. */
+static void check_count(struct receiving *r, const char *what, unsigned has, unsigned named)
+{
+    if (has != named)
+        lack(r, "%s: the machine has %u, and the receiver's --%s options name %u", what, has, what,
+             named);
+}
+
 static void check_disks(struct receiving *r)
 {
+    check_count(r, "disk", r->ndisks, r->config.ndisks);
     for (unsigned i = 0; i < r->config.ndisks; i++) {
         const struct vm_disk_config *d = &r->config.disk[i];
 
@@ -97,8 +107,14 @@ static void check_disks(struct receiving *r)
     }
 }
 
+static unsigned networks_of(const struct vm_config *c)
+{
+    return c->nnets && c->net[0].kind == VM_NET_NONE ? 0 : MAX(c->nnets, 1u);
+}
+
 static void check_nets(struct receiving *r)
 {
+    check_count(r, "net", r->nnets, networks_of(&r->config));
     for (unsigned i = 0; i < r->config.nnets; i++)
         if (r->config.net[i].kind == VM_NET_TAP && !if_nametoindex(r->config.net[i].ifname))
             lack(r, "network %u: there is no interface '%s' (--net says which one it is here)", i,
@@ -133,6 +149,8 @@ static int read_description(struct receiving *r, const u8 *bytes, struct err *er
 
     if (rc)
         return err_wrap(err, "the machine's description");
+    r->ndisks = r->config.ndisks;
+    r->nnets = networks_of(&r->config);
     /* A console on the source's terminal is a log here, and the source's sockets and files are not ours. */
     free(r->config.serial.path);
     r->config.serial = (struct vm_serial_config){.kind = VM_SERIAL_LOG};
@@ -288,11 +306,12 @@ static int start(struct receiving *r, struct err *err)
     place_fini(&place);
     if (rc)
         return rc;
-    if (launch_quietly(&l) != STATUS_OK)
-        return err_set(err, ENOTSUP,
-                       "the machine's process could not be started there; the "
-                       "receiver's messages say why");
-    return 0;
+    if (launch_quietly(&l) == STATUS_OK)
+        return 0;
+    forget(r); /* who has not heard that it fits asks nobody */
+    return err_set(err, ENOTSUP,
+                   "the machine's process could not be started there; the "
+                   "receiver's messages say why");
 }
 
 int receive_machine(const struct receive_options *o, const struct migrate_hello *hello,

@@ -102,6 +102,34 @@ there() {
     [ "$(there "$TRAPEZE" ps -aq)" = "" ]
 }
 
+@test "migrate: a receiver that names other disks or networks than there are says so before anything is copied" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk" "$BATS_TEST_TMPDIR/other"
+    seq 1000 >"$BATS_TEST_TMPDIR/kept"
+    truncate -s 1M "$BATS_TEST_TMPDIR/kept"
+    cp "$BATS_TEST_TMPDIR/kept" "$BATS_TEST_TMPDIR/copy"
+    receiver --disk "$BATS_TEST_TMPDIR/kept" --net user
+    guest b --name web --disk "$BATS_TEST_TMPDIR/disk" --disk "$BATS_TEST_TMPDIR/other"
+    run timeout 60 "$TRAPEZE" migrate -q --copy-disks web "$PLACE"
+    [ "$status" -eq 4 ]
+    [[ $output == *"disk: the machine has 2, and the receiver's --disk options name 1"*"net: the machine has 0, "*" name 1"* ]]
+    cmp "$BATS_TEST_TMPDIR/kept" "$BATS_TEST_TMPDIR/copy"
+    [ "$(state web)" = running ]
+}
+
+@test "migrate: nothing is left of a machine that the other host could not start" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    receiver # the disk is in use
+    guest b --name web --disk "$BATS_TEST_TMPDIR/disk"
+    refuses 4 "in use" "$TRAPEZE" migrate -q --copy-disks web "$PLACE"
+    until_is "" words_there
+    [ "$(state web)" = running ]
+}
+
+# What the other host keeps for sources that may ask it.
+words_there() {
+    ls -A "$THERE/run/arrivals"
+}
+
 @test "migrate: wrong places and options" {
     guest b --name web
     refuses 2 "'host' is no place" "$TRAPEZE" migrate web host
