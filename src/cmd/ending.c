@@ -10,7 +10,6 @@
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <unistd.h>
 
 static void *watch(void *opaque)
 {
@@ -19,10 +18,12 @@ static void *watch(void *opaque)
 
     if (sigwait(&e->signals, &signal_number))
         return NULL;
+    /* From here on nothing else ends the program: ending_stop() waits for that. */
+    pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, NULL);
     if (e->words)
         fprintf(stderr, "%s\n", e->words);
-    if (e->part)
-        unlink(e->part);
+    if (e->undo)
+        e->undo(e->opaque);
     signal(signal_number, SIG_DFL);
     pthread_sigmask(SIG_UNBLOCK, &e->signals, NULL);
     raise(signal_number);

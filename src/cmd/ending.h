@@ -10,7 +10,8 @@
 #include <signal.h>
 
 struct ending {
-    const char *part; /* a file that is removed then, or NULL */
+    void (*undo)(void *opaque); /* in the thread that waits, before the end; or NULL */
+    void *opaque;
     char *words;      /* a line for standard error, or NULL; ending_stop() frees it */
     sigset_t before;  /* signals that were blocked */
     sigset_t signals; /* those that end us */
@@ -18,7 +19,7 @@ struct ending {
     pthread_t watcher;
 };
 
-/* With part and words set, which stay as they are. Writing more than a limit or into a closed pipe is an error from then
+/* With undo and words set. Writing more than a limit or into a closed pipe is an error from then
  * on. On failure there is nothing to be stopped. */
 int ending_start(struct ending *e, struct err *err);
 /* The same, with these words alone. */

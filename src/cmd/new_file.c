@@ -69,13 +69,20 @@ static int make_part(struct new_file *t, const struct stat *old, mode_t mode, st
     return 0;
 }
 
+static void remove_part(void *opaque)
+{
+    const struct new_file *t = opaque;
+
+    unlink(t->work);
+}
+
 /* What is to happen if a signal ends us from now on. */
 static int start_watch(struct new_file *t, struct err *err)
 {
     if (t->in_place)
         return ending_say(&t->ending, err,
                           "trapeze disk: %s: stopped; only a part of it is written", t->path);
-    t->ending = (struct ending){.part = t->work};
+    t->ending = (struct ending){.undo = remove_part, .opaque = t};
     return ending_start(&t->ending, err);
 }
 

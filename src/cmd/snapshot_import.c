@@ -4,6 +4,7 @@
  */
 #include "block/image.h"
 #include "block/qcow2.h"
+#include "cmd/ending.h"
 #include "cmd/snapshot_file.h"
 #include "host/snapshot_manifest.h"
 
@@ -361,6 +362,13 @@ static int read_file(struct import *x, const char *path, const char *name, struc
     return rc ? err_wrap(err, "'%s'", path) : 0;
 }
 
+static void undo(void *opaque)
+{
+    const struct import *x = opaque;
+
+    snapshot_undo(x->h, &x->s, &x->draft);
+}
+
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct import *x = calloc(1, sizeof(*x));
@@ -371,13 +379,16 @@ static int run(const struct sub_args *a, struct host *h, struct err *err)
     x->h = h;
     x->memory = x->lock = -1;
     x->draft = SNAPSHOT_DRAFT_INIT;
-    rc = read_file(x, a->operand[0], a->operands > 1 ? a->operand[1] : NULL, err);
+    struct ending ending = {.undo = undo, .opaque = x};
+    rc = ending_start(&ending, err);
+    rc = rc ? rc : read_file(x, a->operand[0], a->operands > 1 ? a->operand[1] : NULL, err);
     rc = rc ? rc : write_map(x, err);
     rc = rc ? rc : check_state(x, err);
     rc = rc ? rc : flush_disks(x, err);
     rc = rc ? rc : snapshot_commit(h, &x->s, &x->draft, err);
     if (!rc)
         printf("%s\n", x->s.id);
+    ending_stop(&ending);
     finish(x, rc);
     return rc;
 }

@@ -70,7 +70,7 @@ int snapshot_open_file(const struct host *h, const char *id, const char *file, s
 
 /* --- leftovers --- */
 
-void snapshot_remove_folder(const char *path)
+void snapshot_empty_folder(const char *path)
 {
     DIR *d = opendir(path);
 
@@ -79,6 +79,11 @@ void snapshot_remove_folder(const char *path)
             unlinkat(dirfd(d), e->d_name, 0);
     if (d)
         closedir(d);
+}
+
+void snapshot_remove_folder(const char *path)
+{
+    snapshot_empty_folder(path);
     if (rmdir(path) && errno != ENOENT)
         log_warn("'%s' cannot be removed: %s", path, strerror(errno));
 }

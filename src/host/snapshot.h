@@ -95,6 +95,9 @@ int snapshot_replace(struct host *h, const char *old, const struct snapshot *s,
                      struct snapshot_draft *d, struct err *err);
 /* Removes what was begun, and layers that nobody names; takes the lock itself. After a commit: nothing. */
 void snapshot_abort(struct host *h, const struct snapshot *s, struct snapshot_draft *d);
+/* Removes what was begun when a signal is about to end the program, in another thread than the one that makes it: keeps
+ * the lock, so that nobody gives it its name any more, and the draft. Before a begin and after a commit: nothing. */
+void snapshot_undo(struct host *h, const struct snapshot *s, const struct snapshot_draft *d);
 void snapshot_draft_close(struct snapshot_draft *d); /* SNAPSHOT_DRAFT_INIT is fine */
 
 /* --- changing others, with the lock held --- */

@@ -255,6 +255,34 @@ int snapshot_replace(struct host *h, const char *old, const struct snapshot *s,
     return finish(h, s, d, RENAME_EXCHANGE, err);
 }
 
+/* Its maker still runs, and may put another file there at any moment; but there are not many, and into a folder that is
+ * gone none can be put. */
+static void remove_while_filled(const char *path)
+{
+    for (unsigned n = 0; n < 16; n++) {
+        snapshot_empty_folder(path);
+        if (!rmdir(path) || errno == ENOENT)
+            return;
+    }
+}
+
+void snapshot_undo(struct host *h, const struct snapshot *s, const struct snapshot_draft *d)
+{
+    struct stat ours, there;
+    int lock = -1;
+
+    if (d->claim < 0 || snapshots_lock(h, &lock, NULL))
+        return; /* if anything is left, the next one that gets the lock removes it */
+    auto_free char *claim = snapshot_folder(h, SNAPSHOT_NEW, s->id, SNAPSHOT_CLAIM),
+                   *path = snapshot_folder(h, SNAPSHOT_NEW, s->id, NULL);
+    /* It may have been committed just now, and another process be flattening the same. */
+    if (!claim || !path || stat(claim, &there) || fstat(d->claim, &ours) ||
+        there.st_ino != ours.st_ino)
+        return;
+    remove_while_filled(path);
+    layers_sweep(h);
+}
+
 void snapshot_abort(struct host *h, const struct snapshot *s, struct snapshot_draft *d)
 {
     int lock = -1;

@@ -14,6 +14,7 @@
 char *snapshot_folder(const struct host *h, const char *prefix, const char *id, const char *file);
 /* With all files in it; what is not there is no failure. */
 void snapshot_remove_folder(const char *path);
+void snapshot_empty_folder(const char *path);
 int snapshot_sync_folder(const char *path); /* 0 or -errno */
 /* Reads a manifest; fd may be -1: then *err is set already. -EBADMSG also when it is not that of this id. */
 int snapshot_read_manifest(int fd, const char *id, struct snapshot *ret_s, struct err *err);

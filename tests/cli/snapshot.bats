@@ -549,3 +549,25 @@ breaks() {
     echoes small
     umount -l "$TRAPEZE_ROOT/snapshots"
 }
+
+@test "a flatten and an import that are stopped take what they have begun with them" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    file=$BATS_TEST_TMPDIR/s.snapshot
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    taken web one
+    taken web two --parent one
+    trapeze snapshot export one "$file"
+    layers=$(ls "$TRAPEZE_ROOT/layers")
+    for verb in "flatten two" "import $file in"; do
+        # shellcheck disable=SC2086
+        stands begin $verb
+        kill -TERM "$STANDS"
+        kill -CONT "$STANDS"
+        status=0
+        wait "$STANDS" || status=$?
+        [ "$status" -eq 143 ]
+        nothing_left
+    done
+    [ "$(ls "$TRAPEZE_ROOT/layers")" = "$layers" ]
+    echoes two
+}
