@@ -21,6 +21,7 @@
 #include <unistd.h>
 
 #define BUSY_MS 30000
+#define LOG_PAGES 100
 #define SCHEMA_VERSION 1
 
 static const char schema[] = "BEGIN IMMEDIATE;"
@@ -120,6 +121,20 @@ static int make_schema(struct records *r, struct err *err)
     return rc;
 }
 
+/* After a change, with the length of the log. What SQLite does by itself never makes it shorter here: a process alone
+ * reads the log anew and no longer knows what of it has been copied, so each adds its changes behind those of all before. */
+static int shorten_log(void *opaque, sqlite3 *db, const char *name, int pages)
+{
+    (void)opaque;
+    if (pages < LOG_PAGES)
+        return SQLITE_OK;
+    /* Not while others read it, and nobody waits for them: the next change tries again. */
+    sqlite3_busy_timeout(db, 0);
+    sqlite3_wal_checkpoint_v2(db, name, SQLITE_CHECKPOINT_TRUNCATE, NULL, NULL);
+    sqlite3_busy_timeout(db, BUSY_MS);
+    return SQLITE_OK;
+}
+
 static int prepare(struct records *r, struct err *err)
 {
     int version = 0, on = 1;
@@ -137,9 +152,7 @@ static int prepare(struct records *r, struct err *err)
         rc = make_schema(r, err);
     if (!rc)
         rc = run(r, "PRAGMA synchronous=NORMAL", err);
-    /* Whoever comes while nobody else is there reads the whole log twice: 4 MiB of it if left to SQLite. */
-    if (!rc)
-        rc = run(r, "PRAGMA wal_autocheckpoint=100", err);
+    sqlite3_wal_hook(r->db, shorten_log, NULL);
     return rc;
 }
 
