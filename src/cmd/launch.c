@@ -31,7 +31,7 @@
 
 struct launching {
     const struct launch *l;
-    struct host host;
+    struct host *host, own;
     bool recorded;
     struct guest guest;
     int pipe;      /* to the waiting parent; -1: in the foreground */
@@ -143,12 +143,12 @@ static int make_guest(struct launching *s, struct err *err)
 {
     const struct launch *l = s->l;
     auto_free char *text = NULL;
-    int rc = host_open(&s->host, l->config->root, err);
+    int rc = l->host ? 0 : host_open(&s->own, l->config->root, err);
 
     if (!rc && l->again)
-        rc = guest_restart(&s->host, l->again, &s->guest, err);
+        rc = guest_restart(s->host, l->again, &s->guest, err);
     else if (!rc && !(rc = record_text(l->config, &text, err)))
-        rc = guest_create(&s->host, l->named ? l->config->name : NULL, text, !l->background,
+        rc = guest_create(s->host, l->named ? l->config->name : NULL, text, !l->background,
                           &s->guest, err);
     s->recorded = !rc;
     if (rc == -EEXIST)
@@ -164,11 +164,11 @@ static int make_guest(struct launching *s, struct err *err)
                  err->msg);
     else
         snprintf(l->config->name, sizeof(l->config->name), "%s", s->guest.name);
-    if (!rc && log && !(log->path = place_guest(&s->host.place, s->guest.id, "console.log")))
+    if (!rc && log && !(log->path = place_guest(&s->host->place, s->guest.id, "console.log")))
         return err_set(err, ENOMEM, "console: no memory");
     /* Standard error is still the caller's when the machine is built, and must not be held. */
     if (!rc && l->background && l->config->has_debug_console && !l->config->debug_console_path)
-        l->config->debug_console_path = place_guest(&s->host.place, s->guest.id, "debug.log");
+        l->config->debug_console_path = place_guest(&s->host->place, s->guest.id, "debug.log");
     *err = ERR_INIT;
     return 0;
 }
@@ -185,7 +185,7 @@ static void forget_guest(struct launching *s, const struct err *why)
     snprintf(x.name, sizeof(x.name), "%s", s->guest.name);
     guest_close(&s->guest);
     if (!s->l->again)
-        guest_remove(&s->host, &x, NULL);
+        guest_remove(s->host, &x, NULL);
 }
 
 /* Descriptors we were started with are the files of options until the machine is built, and nobody's afterwards. */
@@ -206,7 +206,7 @@ static void note_inherited(struct launching *s)
 /* In the background: no terminal, messages go to a file. */
 static int detach(struct launching *s, struct err *err)
 {
-    auto_free char *path = place_guest(&s->host.place, s->guest.id, "messages.log");
+    auto_free char *path = place_guest(&s->host->place, s->guest.id, "messages.log");
 
     if (!path)
         return err_set(err, ENOMEM, "messages: no memory");
@@ -271,12 +271,13 @@ static int run_here(struct launching *s)
     struct vm *vm = NULL;
 
     s->report.end = VM_END_FAILED;
+    s->host = s->l->host ? s->l->host : &s->own;
     int rc = make_guest(s, &err);
     if (!rc && s->pipe >= 0)
         dprintf(s->pipe, "%s\n", s->guest.id);
     if (!rc && (rc = build(s, &vm, &err)))
         forget_guest(s, &err);
-    host_close(&s->host);
+    host_close(s->host);
     if (!rc) {
         vm_on_start(vm, started, s);
         rc = vm_run(vm, &s->report, &err);

@@ -5,7 +5,7 @@
 #ifndef CMD_LAUNCH_H
 #define CMD_LAUNCH_H
 
-#include "host/records.h"
+#include "host/host.h"
 #include "vm/vm.h"
 
 struct launch {
@@ -16,6 +16,8 @@ struct launch {
     bool background;            /* with a record that stays; returns when it runs or has failed */
     bool report;                /* at the end, say what ran it and how long booting took */
     const struct record *again; /* a guest that has ended is started again; NULL: a new one */
+    /* Open already; only in the foreground, and closed when the machine runs. NULL: that of config->root. */
+    struct host *host;
     /* Makes the machine; NULL: vm_new(). The guest's folder is there by now. */
     int (*build)(void *opaque, const struct vm_config *config, const char *id, struct vm **ret_vm,
                  struct err *err);

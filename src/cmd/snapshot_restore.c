@@ -182,6 +182,7 @@ static int start_one(struct restore *r, const char *name, bool report, struct er
                        .name_from = r->name_from,
                        .background = r->background,
                        .report = report,
+                       .host = r->background ? NULL : r->h,
                        .build = build,
                        .opaque = r};
     unsigned disks = 0;
@@ -202,9 +203,10 @@ static int start_one(struct restore *r, const char *name, bool report, struct er
         return rc;
     }
     snapshot_step("restore-disks");
-    /* launch() opens the records anew; ours would be closed in a process that has locked itself in. */
-    records_close(r->h->records);
-    r->h->records = NULL;
+    if (r->background) { /* the process that is forked opens them anew */
+        records_close(r->h->records);
+        r->h->records = NULL;
+    }
     int status = launch(&l);
     if (status != STATUS_OK && r->background)
         drop_disks(r, disks); /* it does not run */
