@@ -5,8 +5,9 @@ usage: bench/snapshot.py [--build DIR] [--rounds N] [--dir DIR] [--out FILE]. Th
 debug port every millisecond; we stamp them. So the pause is the longest time without a byte, and a restored guest's first
 byte is its first sign of life. QEMU saves in both of its ways: savevm into a qcow2 file, and, stopped, to a file. Figures are
 medians; nothing is asserted. Both are synced when they count as saved. What is restored was read into the page cache before, or
-taken out of it, as the row says. Both save once before it counts: on a host that is a guest itself, memory is slow when nobody has
-used it for a while.
+taken out of it, as the row says; with it the program and its libraries, which a host that takes back what is not used for some
+seconds has dropped by then. Both save once before it counts, and restore once from the page cache: on a host that is a guest
+itself, memory is slow when nobody has used it for a while.
 """
 import argparse
 import contextlib
@@ -80,6 +81,13 @@ def cache(paths, wanted):
         if not wanted:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
+
+
+def program_files(program):
+    """The program and the libraries that it is linked with."""
+    program = shutil.which(program)
+    said = subprocess.run(['ldd', program], capture_output=True, text=True, check=False).stdout
+    return [program, *(word for line in said.splitlines() for word in line.split() if word.startswith('/'))]
 
 
 # --- Trapeze -----------------------------------------------------------------------------------------------------
@@ -167,7 +175,7 @@ def memory_of(pid):
 
 
 def restore_s(host, folder, snapshot, cached=True):
-    cache(host.files(snapshot), cached)
+    cache(host.files(snapshot) + (program_files(host.trapeze) if cached else []), cached)
     warm_memory()  # not before: the page cache would take it
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
@@ -216,6 +224,7 @@ def trapeze_round(args, files, folder):
         row['more_bytes'] = host.size('more')
         console.say(b'qx')
         console.until(b'x')
+        restore_s(host, folder, 'full')
         row['restore_s'] = restore_s(host, folder, 'full')
         row['cold_s'] = restore_s(host, folder, 'full', False)
         host.do('snapshot', 'create', 'web', 'calm')
@@ -237,6 +246,7 @@ def large_round(args, files, folder):
         ticks.wait_after(time.monotonic())
         host.do('snapshot', 'create', 'web', 'large')
         host.do('kill', 'web')
+        restore_s(host, folder, 'large')
         return {'large_s': restore_s(host, folder, 'large')}
     finally:
         host.end()
@@ -287,7 +297,7 @@ def save_to_file(q, path):
 
 
 def qemu_restore_s(args, files, folder, cached, *more):
-    cache([f'{folder}/saved', f'{folder}/disk.qcow2'], cached)
+    cache([f'{folder}/saved', f'{folder}/disk.qcow2'] + (program_files(args.qemu) if cached else []), cached)
     warm_memory()
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
@@ -335,7 +345,7 @@ def qemu_round(args, files, folder):
     finally:
         q.end()
         ticks.close()
-    for cached, kind in ((True, ''), (False, 'cold_')):
+    for cached, kind in ((True, ''), (True, ''), (False, 'cold_')):
         row[f'{kind}loadvm_s'] = qemu_restore_s(args, files, folder, cached, '-loadvm', 'one')
         row[f'{kind}incoming_s'] = qemu_restore_s(args, files, folder, cached, '-incoming', f'exec:cat {saved}')
     return row
