@@ -5,6 +5,7 @@
 #include "cmd/status.h"
 #include "cmd/target.h"
 #include "cmd/verb.h"
+#include "host/host.h"
 #include "vm/option.h"
 #include <errno.h>
 #include <signal.h>
@@ -127,12 +128,25 @@ static int serve_stdio(const struct receive_options *o, struct err *err)
     return receive_serve(o, -1, fd, err);
 }
 
+/* Where machines will be recorded: what is wrong with it is said now, and what there is to make is made. */
+static int check_host(const struct receive_options *o, struct err *err)
+{
+    struct host h;
+    int rc = host_open(&h, o->root, err);
+
+    if (!rc)
+        host_close(&h);
+    return rc;
+}
+
 static int serve(const struct receive_options *o, struct err *err)
 {
     bool tls = tls_wanted(&o->tls);
     struct target target;
-    int listener, rc;
+    int listener, rc = check_host(o, err);
 
+    if (rc)
+        return rc;
     if (!strcmp(o->target, "-"))
         return serve_stdio(o, err);
     rc = target_parse(o->target, &target, err);

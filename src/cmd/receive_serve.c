@@ -13,6 +13,7 @@
 
 #include "cmd/status.h"
 #include "cmd/target.h"
+#include "x86/cpuid.h"
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -105,6 +106,7 @@ static void accept_one(struct front *f)
 
     if (fd < 0)
         return;
+    host_tsc_watch(); /* long enough before a machine's description is checked */
     target_tune(fd);
     if (tls_wanted(&f->options->tls)) {
         int raw = fd;

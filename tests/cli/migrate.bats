@@ -144,6 +144,7 @@ words_there() {
     refuses 4 "nothing is undecided" "$TRAPEZE" migrate --claim web
     refuses 4 "plain TCP beyond this host" "$TRAPEZE" receive tcp://:1
     refuses 2 "where to listen?" "$TRAPEZE" receive
+    refuses 4 "cannot make the folder" timeout -s HUP 20 "$TRAPEZE" receive --root /dev/null/x "unix:$BATS_TEST_TMPDIR/x"
     refuses 2 "--accel: " "$TRAPEZE" receive --accel tcg unix:/x
     [ "$(state web)" = running ]
 }
