@@ -25,6 +25,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/wait.h>
+#include <time.h>
 #include <unistd.h>
 
 #define INHERITED_MAX 256
@@ -296,11 +297,21 @@ static int run_here(struct launching *s)
     return status;
 }
 
+/* A process that is forked often begins on the processor of somebody else's guest, because its parent still runs on the
+ * free one, and stays there for some milliseconds; one that wakes up goes where it is free. */
+static void find_free_processor(void)
+{
+    const struct timespec moment = {.tv_nsec = 1};
+
+    nanosleep(&moment, NULL);
+}
+
 /* The child of launch_background(). */
 static int run_child(struct launching *s, int end)
 {
     int null = open("/dev/null", O_RDONLY);
 
+    find_free_processor();
     s->pipe = end;
     setsid();
     if (null >= 0)
