@@ -132,6 +132,10 @@ static int open_below(struct block_image *top, struct block_image *i,
     if (rc)
         return rc;
     rc = check_chain(top, file, i->depth + 1, err);
+    /* Before the lock, which we ourselves hold: nobody else "uses" it. */
+    if (!rc && o->above && same_file(o->above->file, file))
+        rc = err_set(err, ELOOP, "%s: stands on %s, which would be its own backing file", i->path,
+                     file->name);
     if (!rc && !below.shared)
         rc = block_file_lock(file, err);
     if (rc) {
@@ -193,6 +197,7 @@ int block_image_open_named(const struct block_image *from, const char *name,
                            const struct block_image_options *o, struct block_image **ret_image,
                            struct err *err)
 {
+    struct block_image_options named = *o;
     struct block_file *file;
     int rc = block_chain_open(from, name, o->trust, o->readonly, &file, err);
 
@@ -206,7 +211,8 @@ int block_image_open_named(const struct block_image *from, const char *name,
         block_file_close(file);
         return rc;
     }
-    return open_whole(file, o, ret_image, err);
+    named.above = from;
+    return open_whole(file, &named, ret_image, err);
 }
 
 int block_image_stack(struct block_image *top, struct block_image *below, struct err *err)

@@ -32,6 +32,7 @@ struct block_image_options {
     bool trust;      /* it may name files outside its folder */
     bool repair;     /* as block_format_options.repair; implies no_backing */
     bool unsafe;     /* no syncs: the image is being made and worth nothing until it is done */
+    const struct block_image *above; /* what shall not be below it; NULL: nothing */
 };
 
 int block_image_open(const char *path, const struct block_image_options *o,

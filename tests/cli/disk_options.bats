@@ -425,3 +425,13 @@ END
     refuses 4 "is no image any more" "$TRAPEZE" disk convert -f raw -O qcow2 large.raw "$loop"
     refuses 4 "not a qcow2 image" "$TRAPEZE" disk check -f qcow2 "$loop"
 }
+
+@test "an image that would stand on itself is refused, and nobody is said to use it" {
+    disk create -q base.qcow2 1M
+    disk create -q -b base.qcow2 -F qcow2 mid.qcow2
+    disk create -q -b mid.qcow2 -F qcow2 top.qcow2
+    refuses 4 "mid.qcow2: stands on base.qcow2, which would be its own" "$TRAPEZE" disk rebase -b mid.qcow2 -F qcow2 base.qcow2
+    refuses 4 "mid.qcow2: stands on base.qcow2, which would be its own" "$TRAPEZE" disk rebase -b top.qcow2 -F qcow2 base.qcow2
+    disk rebase -u -b mid.qcow2 -F qcow2 base.qcow2
+    refuses 4 "base.qcow2: stands on mid.qcow2, which would be its own" "$TRAPEZE" disk commit mid.qcow2
+}
