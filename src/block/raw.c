@@ -117,8 +117,11 @@ static int raw_freeze(struct block_format *f, struct err *err)
 
 static int raw_resize(struct block_format *f, u64 size, struct err *err)
 {
-    int rc = block_file_truncate(f->file, size);
+    int rc;
 
+    if (f->file->device && size != f->size)
+        return err_set(err, ENOTSUP, "%s: a block device has the size that it has", f->file->name);
+    rc = block_file_truncate(f->file, size);
     if (rc)
         return err_sys(err, -rc, "%s: cannot resize", f->file->name);
     f->size = size;

@@ -418,6 +418,8 @@ END
     done
     disk convert -f raw -O raw a.raw "$loop"
     cmp -n 5000100 a.raw "$loop"
+    refuses 4 "has the size that it has" "$TRAPEZE" disk resize -f raw --shrink "$loop" 4M
+    refuses 4 "has the size that it has" "$TRAPEZE" disk resize -f raw "$loop" 1G
     disk create -f qcow2 "$loop" 6M
     disk convert -n -f raw -O qcow2 a.raw "$loop"
     qemu-img compare -f raw -F qcow2 a.raw "$loop"
