@@ -388,6 +388,21 @@ static void say_here(const struct request *r, struct err *err)
         snprintf(err->msg + len, sizeof(err->msg) - len, "; the guest goes on here");
 }
 
+/* The machine's process ended without a word: whose the guest is, it cannot say any more. */
+static void say_died(const struct request *r, struct err *err, const char *name)
+{
+    if (!strcmp(r->display.owner, "serving pages"))
+        err_set(err, EPIPE,
+                "the machine's process here has died, and with it memory that the guest still "
+                "waits for on the other host: it is lost. 'trapeze kill --force' ends it there");
+    else
+        err_set(err, EPIPE,
+                "the machine's process here has died, perhaps killed. Look at the other host: if "
+                "'trapeze ps' shows the guest there, it goes on there; if not, it died with the "
+                "process, and 'trapeze start %s' starts it anew",
+                name);
+}
+
 static int go(struct request *r, struct host *h, struct record *record, struct err *err)
 {
     struct client_listener listener = {take_event, r};
@@ -418,9 +433,12 @@ static int go(struct request *r, struct host *h, struct record *record, struct e
     watch_signals(&canceller);
     if (!rc)
         rc = client_wait(&c, &listener, &answer, err);
+    bool died = rc == -EPIPE && (c.wire.ended || !guest_wait(h, record->id, 0));
     client_close(&c);
     migrate_show_end(&r->display);
-    if (rc && !strcmp(r->display.owner, "undecided"))
+    if (died)
+        say_died(r, err, record->name);
+    else if (rc && !strcmp(r->display.owner, "undecided"))
         rc = settle(r, h, record, err);
     else if (rc && !strcmp(r->display.owner, "serving pages"))
         say_again(err, record->name);

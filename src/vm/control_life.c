@@ -49,7 +49,13 @@ static void finish(struct control_call *call, int rc, const char *already)
         control_reply(call, NULL);
         return;
     }
-    err_set(&err, -rc, "%s", rc == -EALREADY ? already : "the machine cannot do that now");
+    if (!vm_migrate_may_resume(call->vm))
+        err_set(&err, EBUSY,
+                "the machine is between two hosts and goes on where it belongs; 'trapeze ps' on both "
+                "says how it stands. 'trapeze migrate --again' goes on after a broken line, --claim "
+                "decides about one that is undecided");
+    else
+        err_set(&err, -rc, "%s", rc == -EALREADY ? already : "the machine cannot do that now");
     control_fail(call, &err);
 }
 

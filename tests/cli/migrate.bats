@@ -130,6 +130,23 @@ words_there() {
     ls -A "$THERE/run/arrivals"
 }
 
+@test "migrate: of a guest whose process dies on its way nobody says that it goes on" {
+    receiver
+    guest b --name web
+    child=$(pgrep -P "$RECEIVER")
+    kill -STOP "$child" # the connection stands, and nothing is said
+    "$TRAPEZE" migrate -q web "$PLACE" 2>"$BATS_TEST_TMPDIR/said" 3>&- &
+    until_is migrating state web
+    kill -9 "$("$TRAPEZE" ps --format json | jq -r '.[0].pid')"
+    status=0
+    wait $! || status=$?
+    kill -CONT "$child"
+    cat "$BATS_TEST_TMPDIR/said"
+    [ "$status" -eq 4 ]
+    grep -q "has died, .*Look at the other host" "$BATS_TEST_TMPDIR/said"
+    ! grep -q "goes on here" "$BATS_TEST_TMPDIR/said"
+}
+
 @test "migrate: wrong places and options" {
     guest b --name web
     refuses 2 "'host' is no place" "$TRAPEZE" migrate web host
