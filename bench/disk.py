@@ -126,7 +126,8 @@ def main():
     print(table(results, size))
     if args.append:
         with open(args.append, 'a', encoding='utf-8') as f:
-            f.write('\n' + table(results, size) + '\n')
+            f.write(f'\nCommand: `bench/disk.py --rounds {args.rounds} --size {args.size}` (part of `make bench`); images in '
+                    f'{args.dir}.\n\n{table(results, size)}\n')
     if args.out:
         with open(args.out, 'w', encoding='utf-8') as f:
             json.dump(results, f, indent=1)
