@@ -90,38 +90,6 @@ static void test_life(void **state)
     host_close(&h);
 }
 
-/* A process that makes a change. */
-static void change_once(bool add)
-{
-    struct record x = {.id = "0123456789ab", .name = "one", .state = RECORD_ENDED};
-    struct host h;
-    int status;
-    pid_t child = fork();
-
-    if (!child) {
-        open_host(&h);
-        int rc = add ? records_add(h.records, &x, NULL) : records_remove(h.records, x.id, NULL);
-        host_close(&h);
-        _exit(rc != 0);
-    }
-    assert_int_equal(waitpid(child, &status, 0), child);
-    assert_int_equal(status, 0);
-}
-
-/* Processes come one after the other with a change each, and none has to read what all before it wrote. */
-static void test_log_stays_short(void **state)
-{
-    auto_free char *name = NULL;
-    struct stat st;
-
-    assert_true(asprintf(&name, "%s/trapeze.db-wal", root) > 0);
-    for (int i = 0; i < 200; i++) {
-        change_once(i % 2 == 0);
-        assert_int_equal(stat(name, &st), 0);
-        assert_true(st.st_size < 120 * 4120);
-    }
-}
-
 static void test_names(void **state)
 {
     struct guest a = GUEST_INIT, b = GUEST_INIT, c = GUEST_INIT;
@@ -353,7 +321,6 @@ static void test_odd_lock_files(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test_setup_teardown(test_life, setup, teardown),
-    cmocka_unit_test_setup_teardown(test_log_stays_short, setup, teardown),
     cmocka_unit_test_setup_teardown(test_names, setup, teardown),
     cmocka_unit_test_setup_teardown(test_transient_with_overlay, setup, teardown),
     cmocka_unit_test_setup_teardown(test_orphans, setup, teardown),
