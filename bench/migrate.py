@@ -4,9 +4,9 @@
 The guest (guest/payload/walker.c) fills 360 MiB of its 1 GiB, rewrites 256 MiB of it page by page at a chosen rate, checks each
 page before, calculates in between, and writes a byte to the debug port every millisecond and another after so much
 calculation. We stamp those bytes when they come out: the blackout is from the last of the source to the first of the
-destination; `work` is how much it calculated while it was copied, and `ticks` how many of its milliseconds it made use of in
-the first second after, both in percent of the second before. Nothing is asserted. Every process and file of a run is in a folder
-of its own, TRAPEZE_ROOT too, and gone after it.
+destination; `work` is how much it calculated on its old host while it was copied, then on both until all of it was there, and
+`ticks` how many of its milliseconds it made use of in the first second after, all in percent of the second before. Nothing is
+asserted. Every process and file of a run is in a folder of its own, TRAPEZE_ROOT too, and gone after it.
 """
 import argparse
 import datetime
@@ -97,8 +97,11 @@ def result(here, there, start, end, sent):
     check(there)
     before = here.rates(start - 1, start)
     during, after = here.rates(start, last), there.rates(first, first + 1)
+    whole = max(end, first) - start  # with the blackout in it
+    steps = sum(s[2] for s in here.seen if s[0] > start) + sum(s[2] for s in there.seen if s[0] <= start + whole)
     return {'total_s': end - start, 'blackout_ms': (first - last) * 1e3, 'mb': sent / 1e6,
-            'work': 100 * during[1] / max(before[1], 1), 'ticks': 100 * after[0] / max(before[0], 1)}
+            'work': 100 * during[1] / max(before[1], 1), 'all_work': 100 * steps / whole / max(before[1], 1),
+            'ticks': 100 * after[0] / max(before[0], 1)}
 
 
 class Trapeze:
@@ -224,11 +227,11 @@ def cell(rounds):
     good = [r for r in rounds if r and 'wrong' not in r]
     if not good:
         return next((r['wrong'] for r in rounds if r), f'no end in {LIMIT_S} s') + ' | |'
-    total, dark, sent, work, ticks = (
-        statistics.median(r[k] for r in good) for k in ('total_s', 'blackout_ms', 'mb', 'work', 'ticks'))
+    total, dark, sent, work, all_work, ticks = (
+        statistics.median(r[k] for r in good) for k in ('total_s', 'blackout_ms', 'mb', 'work', 'all_work', 'ticks'))
     lost = f' ({len(rounds) - len(good)} of {len(rounds)} failed or without end)' if len(good) < len(rounds) else ''
     worst = max(r['blackout_ms'] for r in good)
-    return f'{total:.2f} s / {dark:.0f} (worst {worst:.0f}) ms / {sent:.0f} MB{lost} | {work:.0f} % | {ticks:.0f} %'
+    return f'{total:.2f} s / {dark:.0f} (worst {worst:.0f}) ms / {sent:.0f} MB{lost} | {work:.0f}, {all_work:.0f} % | {ticks:.0f} %'
 
 
 def how(options):
@@ -297,8 +300,9 @@ def document(args, tables, line):
         *(text for rows in tables for text in rows + ['']), line, '',
         'A 1 GiB guest with 360 MiB of contents; 256 MiB of it are rewritten at the rate in the first column. Blackout: from the last '
         'byte of the source\'s guest to the first of the destination\'s, one a millisecond, stamped by the host. Work: what it '
-        'calculated while it was copied. Ticks: of its milliseconds in the second after the hand-over. Both in percent of the '
-        'second before. Both hosts and the guest share the processors of one machine, whose memory is touched before each round.', ''])
+        'calculated on its old host while it was copied; the second figure: on both hosts, from the start until all of it was '
+        'there. Ticks: of its milliseconds in the second after the hand-over. All in percent of the second before. Both hosts and '
+        'the guest share the processors of one machine, whose memory is touched before each round.', ''])
 
 
 def busy():
