@@ -56,7 +56,7 @@ struct block_layer {
 };
 
 /* Opens the image and locks it against a second user (shared when read-only), see fcntl(2),
- * F_OFD_SETLK. The engine outlives the disk. */
+ * F_OFD_SETLK. The engine outlives the disk; NULL: nothing is submitted, only looked at. */
 int block_open(const char *path, const struct block_options *o, struct block_engine *e,
                struct block **ret_disk, struct err *err);
 /* The same from descriptors: layer[0] is the disk, each stands on the next. No name is looked at; that an image says it

@@ -5,6 +5,7 @@
 #include "cmd/receive.h"
 
 #include "accel/accel.h"
+#include "block/block.h"
 #include "cmd/launch.h"
 #include "cmd/memory.h"
 #include "cmd/status.h"
@@ -13,6 +14,7 @@
 #include "host/host.h"
 #include "host/snapshot.h"
 #include "vm/identity.h"
+#include "vm/migrate/sizes.h"
 #include "vm/migrate/vm.h"
 #include "vm/option.h"
 #include <errno.h>
@@ -35,7 +37,8 @@ struct receiving {
     const struct migrate_hello *hello;
     struct vm_config config;
     struct vm_identity id;
-    unsigned ndisks, nnets; /* that the machine has where it comes from */
+    unsigned ndisks, nnets;   /* that the machine has where it comes from */
+    u64 disk_bytes[VM_DISKS]; /* of each there; 0: the source is of a release that does not say */
     struct arrival_file *file;
     int fds[MIGRATE_CONNECTIONS];
     unsigned nfds;
@@ -92,13 +95,38 @@ static void check_count(struct receiving *r, const char *what, unsigned has, uns
              named);
 }
 
+/* Without a lock: another host may have it, until the machine has arrived. */
+static void check_image(struct receiving *r, unsigned index)
+{
+    const struct vm_disk_config *d = &r->config.disk[index];
+    struct block_options o = {.readonly = true,
+                              .format = *d->format ? d->format : NULL,
+                              .trust = d->trust,
+                              .given_up = true};
+    struct err err = ERR_INIT;
+    struct block *disk;
+
+    if (block_open(d->path, &o, NULL, &disk, &err)) {
+        lack(r, "disk %u: %s", index, err.msg);
+        return;
+    }
+    if (index < r->ndisks && r->disk_bytes[index] && block_size(disk) != r->disk_bytes[index])
+        lack(r,
+             "disk %u: '%s' has %" PRIu64 " bytes and the machine's has %" PRIu64
+             " (trapeze disk resize changes that)",
+             index, d->path, block_size(disk), r->disk_bytes[index]);
+    block_close(disk);
+}
+
 static void check_disks(struct receiving *r)
 {
     check_count(r, "disk", r->ndisks, r->config.ndisks);
     for (unsigned i = 0; i < r->config.ndisks; i++) {
         const struct vm_disk_config *d = &r->config.disk[i];
 
-        if (access(d->path, d->readonly ? R_OK : R_OK | W_OK))
+        if (!access(d->path, d->readonly ? R_OK : R_OK | W_OK))
+            check_image(r, i);
+        else
             lack(r, "disk %u: '%s': %s%s", i, d->path, strerror(errno),
                  errno != ENOENT ? ""
                  : r->config.disks_given_up
@@ -150,6 +178,8 @@ static int read_description(struct receiving *r, const u8 *bytes, struct err *er
     if (rc)
         return err_wrap(err, "the machine's description");
     r->ndisks = r->config.ndisks;
+    if (buf.at < buf.len && (rc = migrate_sizes_load(&from, r->ndisks, r->disk_bytes, err)))
+        return err_wrap(err, "behind the machine's description");
     r->nnets = networks_of(&r->config);
     /* A console on the source's terminal is a log here, and the source's sockets and files are not ours. */
     free(r->config.serial.path);

@@ -187,10 +187,36 @@ words_there() {
         trapeze disk check "$there.qcow2"
         trapeze start --force web
     done
-    # Too small over there: it stays here.
-    truncate -s 1M "$there.raw"
-    run timeout 60 "$TRAPEZE" migrate -q --copy-disks web "$PLACE"
-    [ "$status" -eq 4 ]
+}
+
+@test "migrate: images of another size over there are said with all else, and nothing of them is lost" {
+    local here=$BATS_TEST_TMPDIR/here there=$BATS_TEST_TMPDIR/there-disk
+    "$TRAPEZE" disk create -f qcow2 "$here.qcow2" 3M
+    "$TRAPEZE" disk create -f qcow2 "$there.qcow2" 5M
+    truncate -s 3M "$here.raw" "$here.same" "$there.same"
+    seq 100000 >"$there.raw"
+    cp "$there.raw" "$BATS_TEST_TMPDIR/kept"
+    receiver --disk "$there.qcow2,format=qcow2" --disk "$there.same" --disk "$there.raw" --net tap,ifname=nosuchtap0
+    guest b --name web --disk "$here.qcow2,format=qcow2" --disk "$here.same" --disk "$here.raw"
+    for how in --copy-disks --dry-run ""; do
+        run timeout 60 "$TRAPEZE" migrate -q $how web "$PLACE"
+        [ "$status" -eq 4 ]
+        [[ $output == *"disk 0: '$there.qcow2' has 5242880 bytes and the machine's has 3145728 ("*"disk 2: '$there.raw' has "*"network 0: "* ]]
+        [[ $output != *"disk 1: "* ]]
+        [ "$(state web)" = running ]
+    done
+    cmp "$there.raw" "$BATS_TEST_TMPDIR/kept"
+    [ "$(there "$TRAPEZE" ps -aq)" = "" ]
+}
+
+@test "migrate: an image over there that cannot be opened is said before anything is copied" {
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    mkfifo "$BATS_TEST_TMPDIR/pipe"
+    receiver --disk "$BATS_TEST_TMPDIR/disk,format=qcow2" --disk "$BATS_TEST_TMPDIR/pipe"
+    truncate -s 1M "$BATS_TEST_TMPDIR/other"
+    guest b --name web --disk "$BATS_TEST_TMPDIR/disk" --disk "$BATS_TEST_TMPDIR/other"
+    refuses 4 "disk 0: $BATS_TEST_TMPDIR/disk: " "$TRAPEZE" migrate -q --copy-disks web "$PLACE"
+    [[ $stderr == *"disk 1: $BATS_TEST_TMPDIR/pipe: "* ]]
     [ "$(state web)" = running ]
 }
 

@@ -3,6 +3,7 @@
 
 #include "vm/migrate/frames.h"
 #include "vm/migrate/page.h"
+#include "vm/migrate/sizes.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -26,6 +27,16 @@ static void take_frames(const u8 *body, u32 len)
             (void)*(const volatile u8 *)&f.bytes[i];
 }
 
+/* Any bytes of a HELLO may stand where its sizes do. */
+static void take_sizes(const u8 *bytes, u32 len)
+{
+    struct state_buf buf = {.data = (u8 *)(uintptr_t)bytes, .len = len};
+    struct state_source from = state_buf_source(&buf);
+    u64 sizes[2];
+
+    migrate_sizes_load(&from, ARRAY_LEN(sizes), sizes, NULL);
+}
+
 static void take(struct reader *r, const struct migrate_head *head, const u8 *body)
 {
     struct migrate_hello hello;
@@ -35,9 +46,11 @@ static void take(struct reader *r, const struct migrate_head *head, const u8 *bo
         migrate_decoder_apply(&r->decoder, &r->memory, head->flags, body, head->len, NULL);
     if (head->type == MIGRATE_FRAMES)
         take_frames(body, head->len);
-    if (head->type == MIGRATE_HELLO && !migrate_hello_get(body, head->len, &hello, &config, NULL) &&
-        hello.config_bytes > head->len)
+    if (head->type != MIGRATE_HELLO || migrate_hello_get(body, head->len, &hello, &config, NULL))
+        return;
+    if (hello.config_bytes > head->len)
         abort();
+    take_sizes(config, hello.config_bytes);
 }
 
 int LLVMFuzzerTestOneInput(const u8 *data, size_t size)

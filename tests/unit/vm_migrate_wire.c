@@ -1,6 +1,8 @@
 /* Heads and HELLO: what is written is read, and nothing else is. */
 #include "unit.h"
 
+#include "vm/config.h"
+#include "vm/migrate/sizes.h"
 #include "vm/migrate/wire.h"
 
 static int get(const u8 *bytes, enum migrate_side side, u32 sequence)
@@ -102,10 +104,91 @@ static void hello_other_version(void **state)
     assert_int_equal(migrate_hello_get(body, sizeof(body), &out, &config, &err), -EPROTO);
 }
 
+static int load_sizes(struct state_buf *b, unsigned n, u64 *ret_bytes, struct err *err)
+{
+    struct state_source from = state_buf_source(b);
+
+    b->at = 0;
+    *err = ERR_INIT;
+    return migrate_sizes_load(&from, n, ret_bytes, err);
+}
+
+static void sizes_round_trip(void **state)
+{
+    static const u64 in[VM_DISKS] = {512, 3 * GiB, 0, UINT64_MAX};
+    struct state_buf b = {0};
+    struct state_sink to = state_buf_sink(&b);
+    struct err err = ERR_INIT;
+
+    for (unsigned n = 0; n <= VM_DISKS; n++) {
+        u64 out[VM_DISKS] = {0};
+
+        b.len = 0;
+        assert_int_equal(migrate_sizes_save(in, n, &to, &err), 0);
+        assert_int_equal(load_sizes(&b, n, out, &err), 0);
+        assert_memory_equal(in, out, n * sizeof(*in));
+    }
+    state_buf_fini(&b);
+}
+
+/* Every stream that is cut off or differs in a byte, and those of machines with other disks. */
+static void sizes_hostile(void **state)
+{
+    static const u64 in[] = {1 * MiB, 2 * MiB};
+    struct state_buf b = {0};
+    struct state_sink to = state_buf_sink(&b);
+    u64 out[VM_DISKS] = {7, 7};
+    struct err err = ERR_INIT;
+
+    assert_int_equal(migrate_sizes_save(in, 2, &to, &err), 0);
+    assert_int_equal(load_sizes(&b, 1, out, &err), -EBADMSG);
+    assert_int_equal(load_sizes(&b, VM_DISKS, out, &err), -EBADMSG);
+    const size_t whole = b.len;
+    for (b.len = 0; b.len < whole; b.len++)
+        assert_int_equal(load_sizes(&b, 2, out, &err), -ENODATA);
+    for (size_t at = 0; at < b.len; at++) {
+        for (unsigned bit = 0; bit < 8; bit++) {
+            b.data[at] ^= (u8)BIT(bit);
+            assert_int_not_equal(load_sizes(&b, 2, out, &err), 0);
+            b.data[at] ^= (u8)BIT(bit);
+        }
+    }
+    assert_int_equal(out[0], 7);
+    state_buf_fini(&b);
+}
+
+/* What later releases may say besides is passed over; what they say otherwise is not guessed. */
+static void sizes_of_later_releases(void **state)
+{
+    static const u8 size[8] = {0, 16};
+    struct state_buf b = {0};
+    struct state_sink to = state_buf_sink(&b);
+    struct err err = ERR_INIT;
+    u64 out[1] = {0};
+
+    assert_int_equal(state_write_head(&to, &err), 0);
+    assert_int_equal(state_write_section(&to, "colours", 3, 9, "red", 3, &err), 0);
+    size_t end = b.len;
+    assert_int_equal(state_write_section(&to, "disks", 0, 1, size, 8, &err), 0);
+    assert_int_equal(state_write_end(&to, 2, &err), 0);
+    assert_int_equal(load_sizes(&b, 1, out, &err), 0);
+    assert_int_equal(out[0], 4096);
+    b.len = end;
+    assert_int_equal(state_write_section(&to, "disks", 0, 2, size, 8, &err), 0);
+    assert_int_equal(state_write_end(&to, 2, &err), 0);
+    assert_int_equal(load_sizes(&b, 1, out, &err), -ENOTSUP);
+    b.len = end;
+    for (unsigned i = 0; i < 2; i++)
+        assert_int_equal(state_write_section(&to, "disks", 0, 1, size, 8, &err), 0);
+    assert_int_equal(load_sizes(&b, 1, out, &err), -EBADMSG);
+    state_buf_fini(&b);
+}
+
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(head_round_trip),     cmocka_unit_test(head_bytes_changed),
     cmocka_unit_test(head_lengths),        cmocka_unit_test(hello_round_trip),
-    cmocka_unit_test(hello_other_version),
+    cmocka_unit_test(hello_other_version), cmocka_unit_test(sizes_round_trip),
+    cmocka_unit_test(sizes_hostile),       cmocka_unit_test(sizes_of_later_releases),
 };
 
 UNIT_MAIN(tests)

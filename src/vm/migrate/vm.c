@@ -9,6 +9,7 @@
 
 #include "base/log.h"
 #include "vm/migrate/doorman.h"
+#include "vm/migrate/sizes.h"
 #include "vm/snapshot/snapshot.h"
 #include <errno.h>
 #include <stdlib.h>
@@ -237,6 +238,15 @@ static int check_machine(struct vm_migration *m, struct err *err)
     return rc;
 }
 
+static int save_sizes(struct vm *vm, const struct state_sink *sink, struct err *err)
+{
+    u64 bytes[VM_DISKS];
+
+    for (unsigned i = 0; i < vm->config->ndisks; i++)
+        bytes[i] = block_size(vm->disk[i]);
+    return migrate_sizes_save(bytes, vm->config->ndisks, sink, err);
+}
+
 /* The description with the disks as they are now: snapshots put overlays on them. */
 static int save_config(struct vm *vm, const struct state_sink *sink, struct err *err)
 {
@@ -252,7 +262,8 @@ static int save_config(struct vm *vm, const struct state_sink *sink, struct err 
                  block_layer_format(vm->disk[i], 0));
         now.disk[i].trust = true; /* its name for what is below is our own */
     }
-    return vm_config_save(&now, &vm->id, sink, err);
+    int rc = vm_config_save(&now, &vm->id, sink, err);
+    return rc ? rc : save_sizes(vm, sink, err);
 }
 
 static int new_source(struct vm_migration *m, struct control_call *call, const int *fds,

@@ -24,7 +24,7 @@
 
 enum migrate_type {
     /* to the destination */
-    MIGRATE_HELLO = 1, /* struct migrate_hello, then the machine's description (vm/identity.h) */
+    MIGRATE_HELLO = 1, /* struct migrate_hello, the machine's description (vm/identity.h), sizes.h */
     MIGRATE_JOIN,      /* struct migrate_join: one more connection of a migration */
     MIGRATE_QUERY,     /* a token: did that machine ever run here? It will not, once we said no */
     MIGRATE_PAGES,     /* page.h */
@@ -76,7 +76,7 @@ struct migrate_hello {
     u32 connections;               /* this one included */
     u32 flags;                     /* MIGRATE_HELLO_* */
     u64 ram_bytes;
-    u32 config_bytes; /* of description, behind it */
+    u32 config_bytes; /* of description and sizes, behind it */
 };
 
 enum {
