@@ -258,6 +258,14 @@ static void started(void *opaque)
     s->pipe = -1;
 }
 
+/* Its process may be killed from now on, and the guest goes on elsewhere. */
+static int handed_over(void *opaque, const char *place, struct err *err)
+{
+    struct launching *s = opaque;
+
+    return guest_away(&s->guest, place, err);
+}
+
 static void say_failure(const struct launching *s, const struct err *err)
 {
     fprintf(stderr, "trapeze %s: %s\n", s->l->verb, err->msg);
@@ -281,6 +289,8 @@ static int run_here(struct launching *s)
     host_close(s->host);
     if (!rc) {
         vm_on_start(vm, started, s);
+        if (s->recorded)
+            vm_on_handover(vm, handed_over, s);
         rc = vm_run(vm, &s->report, &err);
     }
     vm_free(vm); /* the terminal is itself again before we say anything */

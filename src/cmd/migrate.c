@@ -230,12 +230,13 @@ static json_t *arguments(const struct request *r)
 
     for (unsigned i = 0; i < MIGRATE_TOKEN_BYTES; i++)
         snprintf(token + 2 * i, 3, "%02x", r->token[i]);
-    return json_pack("{s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:b,s:b,s:b,s:b,s:b}", "token", token,
-                     "bandwidth", (json_int_t)r->bandwidth, "cache", (json_int_t)r->delta,
-                     "max_downtime_us", (json_int_t)r->downtime_ms * 1000, "time_limit_ms",
-                     (json_int_t)r->limit_s * 1000, "throttle", (json_int_t)r->throttle,
-                     "on_timeout", r->on_timeout, "compress", r->compress, "postcopy", r->postcopy,
-                     "hybrid", r->hybrid, "dry", r->dry, "again", r->again, "disks", r->copy_disks);
+    return json_pack("{s:s,s:s,s:I,s:I,s:I,s:I,s:I,s:s,s:s,s:b,s:b,s:b,s:b,s:b}", "token", token,
+                     "place", r->place, "bandwidth", (json_int_t)r->bandwidth, "cache",
+                     (json_int_t)r->delta, "max_downtime_us", (json_int_t)r->downtime_ms * 1000,
+                     "time_limit_ms", (json_int_t)r->limit_s * 1000, "throttle",
+                     (json_int_t)r->throttle, "on_timeout", r->on_timeout, "compress", r->compress,
+                     "postcopy", r->postcopy, "hybrid", r->hybrid, "dry", r->dry, "again", r->again,
+                     "disks", r->copy_disks);
 }
 
 static int go(struct request *r, struct host *h, struct record *record, struct err *err);

@@ -39,8 +39,9 @@ static int start(const struct guest_args *a, struct record *record, const char *
     if (guest_moved_away(record) && !force)
         return err_set(
             err, EBUSY,
-            "it moved to another host: two of it must not run with the same disks and addresses. "
-            "If it is gone over there: --force");
+            "%s: two of it must not run with the same disks and addresses. If it is gone over "
+            "there: --force",
+            strcmp(record->reason, GUEST_MOVED) ? record->reason : "it moved to another host");
     vm_config_init(&c);
     int rc = vm_options_read(&c, record->config, err) ? err_wrap(err, "its record") : 0;
     snprintf(c.name, sizeof(c.name), "%s", record->name);

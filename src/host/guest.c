@@ -111,7 +111,9 @@ static int make_folder(struct host *h, struct guest *g, struct err *err)
 
 bool guest_moved_away(const struct record *record)
 {
-    return record->state == RECORD_ENDED && record->reason && !strcmp(record->reason, GUEST_MOVED);
+    const char *reason = record->state == RECORD_ENDED && record->reason ? record->reason : "";
+
+    return !strcmp(reason, GUEST_MOVED) || !strncmp(reason, GUEST_HANDED, strlen(GUEST_HANDED));
 }
 
 static int listen_at(struct host *h, struct guest *g, struct err *err)
@@ -269,6 +271,11 @@ int guest_restart(struct host *h, const struct record *record, struct guest *ret
     return 0;
 }
 
+int guest_away(struct guest *g, const char *place, struct err *err)
+{
+    return lock_write_away(g->lock, place, err);
+}
+
 void guest_end(struct guest *g, int status, const char *reason)
 {
     struct lock_end end = {.known = true, .status = status, .when_s = time(NULL)};
@@ -293,6 +300,22 @@ bool guest_lives(const struct host *h, const char *id)
     return !lock || lock_is_held(lock);
 }
 
+/* Why it ended, as the record keeps it; NULL: no reason was given. */
+static int reason_of(const struct lock_end *end, char **ret_reason, struct err *err)
+{
+    char *reason = NULL;
+
+    /* Whatever ended the process: `start` must know that it is not the guest's end. */
+    if (end->away && strcmp(end->reason, GUEST_MOVED)) {
+        if (asprintf(&reason, GUEST_HANDED "%s%s", *end->place ? ", " : "", end->place) < 0)
+            return no_memory(err);
+    } else if (*end->reason && !(reason = strdup(end->reason))) {
+        return no_memory(err);
+    }
+    *ret_reason = reason;
+    return 0;
+}
+
 /* Its end goes into *x; transient ones leave nothing behind but what somebody else has put into the folder. */
 static int write_end(struct host *h, struct record *x, bool *ret_gone, struct err *err)
 {
@@ -300,13 +323,14 @@ static int write_end(struct host *h, struct record *x, bool *ret_gone, struct er
     auto_free char *folder = place_guest(&h->place, x->id, NULL);
     auto_free char *socket = place_socket(&h->place, x->id);
     struct lock_end end;
+    char *reason = NULL;
 
     if (!lock || !folder || !socket)
         return no_memory(err);
     lock_read_end(lock, &end);
-    char *reason = *end.reason ? strdup(end.reason) : NULL;
-    if (*end.reason && !reason)
-        return no_memory(err);
+    int rc = reason_of(&end, &reason, err);
+    if (rc)
+        return rc;
     x->state = RECORD_ENDED;
     x->pid = 0;
     x->status = end.known ? end.status : RECORD_NO_STATUS;
@@ -318,7 +342,10 @@ static int write_end(struct host *h, struct record *x, bool *ret_gone, struct er
     x->transient = false;
     if (!end.known)
         log_warn("guest %s (%s) has died without a word, perhaps killed or out of memory; %s",
-                 x->name, x->id, *ret_gone ? "its record is removed" : "it is noted as ended");
+                 x->name, x->id,
+                 end.away    ? "it had been handed over to another host"
+                 : *ret_gone ? "its record is removed"
+                             : "it is noted as ended");
     return *ret_gone ? records_remove(h->records, x->id, err) : records_update(h->records, x, err);
 }
 

@@ -12,6 +12,8 @@
 
 /* The reason of an end (struct record) that was none: it lives elsewhere, and may come back under its name. */
 #define GUEST_MOVED "it runs on another host now"
+/* The same, but its process ended before it knew: it may live there. Where follows. */
+#define GUEST_HANDED "its process ended after it had been handed over to another host"
 bool guest_moved_away(const struct record *record);
 
 /* Held by the guest's process. */
@@ -31,6 +33,8 @@ int guest_create(struct host *h, const char *name, const char *config, bool tran
 /* This process becomes a guest that has ended. -EBUSY: it runs. */
 int guest_restart(struct host *h, const struct record *record, struct guest *ret_guest,
                   struct err *err);
+/* Writes down that it may run at that place from now on; NULL: it is here, and nowhere else. Works in the sandbox. */
+int guest_away(struct guest *g, const char *place, struct err *err);
 /* Writes down how it ended; works in the sandbox. reason may be NULL. */
 void guest_end(struct guest *g, int status, const char *reason);
 void guest_close(struct guest *g); /* drops the lock; GUEST_INIT is fine */

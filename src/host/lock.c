@@ -11,6 +11,8 @@
 #include <unistd.h>
 
 #define TEXT_MAX 1024
+#define AWAY "away "
+#define HERE "here "
 #define PID_TRIES 100 /* of 10 ms: between taking the lock and writing the pid */
 
 static struct flock whole_file(void)
@@ -51,15 +53,36 @@ int lock_take(const char *path, struct err *err)
     return fd;
 }
 
+/* All but its end is one line. */
+static void make_line(char *text, int len)
+{
+    for (int i = 0; i + 1 < len; i++)
+        if (text[i] == '\n')
+            text[i] = ' ';
+}
+
+int lock_write_away(int fd, const char *place, struct err *err)
+{
+    char text[TEXT_MAX] = "", line[LOCK_PLACE + 16];
+    int len = snprintf(line, sizeof(line), "%s%-*.*s\n", place ? AWAY : HERE, LOCK_PLACE - 1,
+                       LOCK_PLACE - 1, place ? place : "");
+    const char *first = pread(fd, text, TEXT_MAX - 1, 0) > 0 ? strchr(text, '\n') : NULL;
+
+    make_line(line, len);
+    if (!first)
+        return err_set(err, EIO, "the guest's lock file is empty");
+    if (pwrite(fd, line, (size_t)len, first + 1 - text) != len)
+        return err_sys(err, errno, "the guest's lock file");
+    return 0;
+}
+
 void lock_write_end(int fd, const struct lock_end *end)
 {
     char text[TEXT_MAX];
     int len = snprintf(text, sizeof(text), "end %d %lld %s\n", end->status, (long long)end->when_s,
                        end->reason);
 
-    for (int i = 0; i + 1 < len; i++)
-        if (text[i] == '\n')
-            text[i] = ' ';
+    make_line(text, len);
     if (fd >= 0 && pwrite(fd, text, (size_t)len, lseek(fd, 0, SEEK_END)) != len) {
         /* The disk is full: it will look as if the process had been killed. */
     }
@@ -85,6 +108,21 @@ static bool read_text(const char *path, char text[TEXT_MAX])
     return n >= 0;
 }
 
+/* The second line of a lock file. */
+static void read_away(const char *text, struct lock_end *ret_end)
+{
+    const char *line = strstr(text, "\n" AWAY);
+    int len = 0;
+
+    if (!line)
+        return;
+    line += strlen("\n" AWAY);
+    for (int i = 0; line[i] && line[i] != '\n' && i + 1 < LOCK_PLACE; i++)
+        len = line[i] == ' ' ? len : i + 1;
+    ret_end->away = true;
+    snprintf(ret_end->place, sizeof(ret_end->place), "%.*s", len, line);
+}
+
 void lock_read_end(const char *path, struct lock_end *ret_end)
 {
     char text[TEXT_MAX];
@@ -94,6 +132,7 @@ void lock_read_end(const char *path, struct lock_end *ret_end)
     *ret_end = (struct lock_end){0};
     if (!read_text(path, text))
         return;
+    read_away(text, ret_end);
     char *line = strstr(text, "\nend "), *newline = line ? strchr(line + 1, '\n') : NULL;
     if (!newline)
         return;

@@ -4,6 +4,7 @@
  * ended:
  *
  *   pid 1234
+ *   away ssh://other      or "here": only once it was about to be handed over to another host (vm/migrate/owner.h)
  *   end 0 1764000000 why, if there was an error
  *
  * A VMM that has locked itself in can still write to the open file.
@@ -13,7 +14,11 @@
 
 #include "base/err.h"
 
+#define LOCK_PLACE 160
+
 struct lock_end {
+    bool away; /* it may run on another host; also when nothing else is known */
+    char place[LOCK_PLACE];
     bool known; /* it wrote how it ended */
     int status;
     s64 when_s;
@@ -25,6 +30,9 @@ struct lock_end {
 int lock_take(const char *path, struct err *err);
 /* As lock_take(), but leaves the file as it is: for who only wants to keep others away. */
 int lock_hold(const char *path, struct err *err);
+/* Writes that it may run elsewhere from now on; place NULL: it is here, and nowhere else. In place, so that what could be
+ * written once can be written again on a full disk. */
+int lock_write_away(int fd, const char *place, struct err *err);
 /* Writes how it ended; the process ends soon afterwards, and with it the lock. */
 void lock_write_end(int fd, const struct lock_end *end);
 

@@ -79,6 +79,9 @@ struct vm {
     struct virtio *console, *disk_device[VM_DISKS], *net_device[VM_NETS]; /* NULL: none */
     void (*started)(void *opaque); /* NULL: nobody waits for it */
     void *started_opaque;
+    /* See vm_on_handover(); NULL: nobody looks. */
+    int (*handed_over)(void *opaque, const char *place, struct err *err);
+    void *handed_over_opaque;
     struct worker *worker; /* for long work, locked in */
     struct vm_migration *migration; /* NULL: there never was one */
     struct control *control; /* NULL: nobody asked for one */

@@ -205,6 +205,13 @@ void vm_on_start(struct vm *vm, void (*fn)(void *opaque), void *opaque)
     vm->started_opaque = opaque;
 }
 
+void vm_on_handover(struct vm *vm, int (*fn)(void *opaque, const char *place, struct err *err),
+                    void *opaque)
+{
+    vm->handed_over = fn;
+    vm->handed_over_opaque = opaque;
+}
+
 /* Kernel and tables into memory, processors to where they begin. vCPUs are parked. */
 static int boot(struct vm *vm, struct err *err)
 {

@@ -41,6 +41,11 @@ void vm_free(struct vm *vm); /* NULL and half-built are fine */
 int vm_control(struct vm *vm, int listener, struct err *err);
 /* fn is called once vm_run() has locked the process in and the guest is about to run. Before vm_run(). */
 void vm_on_start(struct vm *vm, void (*fn)(void *opaque), void *opaque);
+/* fn writes down where the guest may be, for who finds this process dead: at `place` before it is handed over to another
+ * host; NULL: here, and nowhere else. When it fails the guest stays. In a thread of the migration, locked in. Before
+ * vm_run(). */
+void vm_on_handover(struct vm *vm,
+                    int (*fn)(void *opaque, const char *place, struct err *err), void *opaque);
 /* Runs it to its end; once. -errno only when it could not start or the host failed: ret_report is filled anyway. */
 int vm_run(struct vm *vm, struct vm_report *ret_report, struct err *err);
 

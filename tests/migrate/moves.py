@@ -182,6 +182,31 @@ def source_killed(hosts):
     a.call('rm', 'walker')
 
 
+def source_killed_in_postcopy(hosts):
+    """The guest is over there, whether its memory is or not: this host does not start it once more."""
+    a, b = hosts
+    for end in ('kill -9', 'kill --force'):
+        a.start('walker')
+        run = a.migrate('walker', b, '--postcopy', '--bandwidth', '2M')
+        wait_phase(run, 'serving pages')
+        if end == 'kill -9':
+            os.kill(a.guests()['walker']['pid'], signal.SIGKILL)
+        else:
+            a.call('kill', '--force', 'walker')
+        run.communicate(timeout=PATIENCE_S)
+        refused(a, f'handed over to another host, {b.place}: two of it must not run', 'start', 'walker')
+        if b.state('walker') in ('nothing', 'ended'):
+            raise Wrong(f'{end}: it is {b.state("walker")} there')
+        b.call('rm', '-f', 'walker')
+        os.unlink(a.debug)
+        a.call('start', '--force', 'walker')
+        until('it begins anew', lambda: len(a.bytes()) > 20)
+        # That it was away once is forgotten then.
+        a.call('kill', 'walker')
+        a.call('start', 'walker')
+        a.call('rm', '-f', 'walker')
+
+
 def children(pid):
     with open(f'/proc/{pid}/task/{pid}/children', encoding='ascii') as f:
         return [int(p) for p in f.read().split()]
@@ -259,6 +284,7 @@ def cases(hosts, folder):
             ('cancelled, then moved', lambda: cancel_then_move(hosts)),
             ('the destination is killed', lambda: destination_killed(hosts)),
             ('the source is killed', lambda: source_killed(hosts)),
+            ('the source is killed in a post-copy', lambda: source_killed_in_postcopy(hosts)),
             ('TLS; a post-copy whose line breaks goes on over a new one', lambda: broken_postcopy(folder)),
             ('from accelerator to accelerator', lambda: accelerators(hosts, folder))]
 

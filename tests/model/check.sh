@@ -10,7 +10,7 @@ model=$(cd "$1" && pwd)/migrate.pml
 work=$(mktemp -d) || exit 1
 trap 'rm -rf "$work"' EXIT
 cd "$work" || exit 1
-echo 1..3
+echo 1..4
 number=0
 
 # verdict NAME FLAGS WANTED: wanted is how many errors there are, 0 or 1.
@@ -26,8 +26,12 @@ verdict() {
 }
 
 verdict "never two, never lost: cuts at every moment" "" 0
-verdict "never two, never lost: cuts, and the destination is killed at every moment" "-DKILLS" 0
-# The model must be able to see it: a source that resumes after GO without asking runs the guest twice.
-sed 's/    here = UNDECIDED;/    goto resume;/' "$model" >wrong.pml
-model=$work/wrong.pml
+verdict "never two, never lost: cuts, and either end is killed at every moment" "-DKILLS" 0
+# The model must be able to see it: a source that resumes after GO without asking runs the guest twice, and so does `start`
+# where nothing was written down.
+sed 's/    here = UNDECIDED;/    goto resume;/' "$model" >silent.pml
+sed 's/    noted_away = true;//' "$model" >unwritten.pml
+model=$work/silent.pml
 verdict "a source that does not ask is caught" "" 1
+model=$work/unwritten.pml
+verdict "a source that writes nothing down is caught" "-DKILLS" 1

@@ -3,7 +3,7 @@
  * loses what is on it when it is cut, at any moment; either process is killed at any moment; the receiver's supervisor
  * can be asked, or not. Checked with spin by tests/model/check.sh:
  *
- *   never two   the guest never runs at both ends
+ *   never two   the guest never runs at both ends, also when the source's process is killed and `start` takes its record
  *   lost        when nobody was killed and nothing is under way any more, it runs somewhere, or the source says UNDECIDED
  *               (and that only if the line was cut and the supervisor could not be asked)
  */
@@ -21,12 +21,14 @@ bool here_runs = true;
 bool there_runs = false, there_alive = true, there_done = false;
 mtype:word claim = OPEN;
 bool killed = false, source_through = false;
+bool noted_away = false; /* what is written down at the source */
 
 #define TWO (here_runs && there_runs)
 
 /* The source's director. */
 active proctype source()
 {
+    {
     /* Rounds: anything may end them, and the guest just runs on. */
     if
     :: true
@@ -46,7 +48,8 @@ active proctype source()
     :: !there_alive && empty(to_here) -> goto resume /* the connection ends */
     :: true -> goto resume /* it takes too long */
     fi;
-    /* GIVEN before the first byte of GO is written. */
+    /* GIVEN before the first byte of GO is written, and written down before that. */
+    noted_away = true;
     here = GIVEN;
     if
     :: !cut -> to_there!GO
@@ -75,9 +78,12 @@ active proctype source()
     :: deaf -> goto end /* stands still, and asks a person */
     fi;
 resume:
+    noted_away = false;
     here = OURS;
     here_runs = true;
 end:
+    source_through = true
+    } unless { here == DEAD };
     source_through = true
 }
 
@@ -87,7 +93,7 @@ active proctype destination()
     if
     :: to_there?STATE
     :: cut && empty(to_there) -> goto refuse
-    :: here == OURS && empty(to_there) -> goto refuse /* CANCEL, or the connection's end */
+    :: (here == OURS || here == DEAD) && empty(to_there) -> goto refuse /* CANCEL, or the connection's end */
     fi;
     if
     :: !cut -> to_here!READY
@@ -97,7 +103,7 @@ active proctype destination()
     if
     :: to_there?GO
     :: cut && empty(to_there) -> goto refuse
-    :: here == OURS && empty(to_there) -> goto refuse
+    :: (here == OURS || here == DEAD) && empty(to_there) -> goto refuse
     fi;
     atomic {
         if
@@ -147,13 +153,25 @@ active proctype cable()
 }
 
 #ifdef KILLS
-/* kill -9 of the destination: it runs nothing more, and says nothing more. What it has said may still come. Killing the
- * source needs no process: a guest that does not run here cannot run twice. */
+/* kill -9 of the destination: it runs nothing more, and says nothing more. What it has said may still come. */
 active proctype killer()
 {
     if
     :: skip
     :: atomic { there_alive = false; there_runs = false; killed = true }
+    fi
+}
+
+/* kill -9 of the source, and `start` of what it leaves; it is not forced. */
+active proctype starter()
+{
+    if
+    :: skip
+    :: atomic { here = DEAD; here_runs = false; killed = true };
+       if
+       :: !noted_away -> here_runs = true
+       :: else
+       fi
     fi
 }
 #endif

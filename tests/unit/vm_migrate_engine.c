@@ -98,6 +98,20 @@ static void bad_state_is_refused(void **state)
     move_free(m);
 }
 
+/* A hand-over that nobody could find out about is none. */
+static void not_written_down_not_given(void **state)
+{
+    struct move *m = move_new(2, 5);
+    struct err err = ERR_INIT;
+
+    m->here.full = true;
+    assert_int_equal(run_move(m, &err), -ENOSPC);
+    assert_int_equal(migrate_source_owner(m->source), MIGRATE_OURS);
+    assert_true(m->here.running);
+    assert_false(m->there.running);
+    move_free(m);
+}
+
 static int run_again(struct move *m, struct err *err)
 {
     struct greeting g = {.move = m, .again = true};
@@ -122,6 +136,7 @@ static void settle(struct move *m)
         migrate_source_decide(m->source, ran ? MIGRATE_EV_RAN : MIGRATE_EV_NEVER, &err);
     }
     assert_int_equal(m->here.running + m->there.running, 1);
+    assert_int_equal(m->here.away, m->there.running);
     if (m->here.running)
         return;
     for (int tries = 0; migrate_source_owner(m->source) == MIGRATE_SERVING && tries < 3; tries++)
@@ -228,7 +243,7 @@ static const struct CMUnitTest tests[] = {
     cmocka_unit_test(hybrid_and_throttle),  cmocka_unit_test(gives_up),
     cmocka_unit_test(bad_state_is_refused), cmocka_unit_test(cuts_in_precopy),
     cmocka_unit_test(cuts_in_postcopy),     cmocka_unit_test(cancel_leaves_a_running_guest),
-    cmocka_unit_test(owner_table),
+    cmocka_unit_test(owner_table),          cmocka_unit_test(not_written_down_not_given),
 };
 
 int main(void);

@@ -37,6 +37,8 @@ struct toy {
     unsigned throttled;
     bool claimed;    /* destination: has what both sides share */
     unsigned frames; /* source: that still come; destination: that came */
+    bool away;       /* source: as it is written down */
+    bool full;       /* source: it cannot be written down */
 };
 
 static u64 random_at = 1;
@@ -104,7 +106,19 @@ static int toy_resume(void *opaque, struct err *err)
 {
     struct toy *t = opaque;
 
+    assert_false(t->away);
     t->running = true;
+    return 0;
+}
+
+static int toy_note(void *opaque, bool away, struct err *err)
+{
+    struct toy *t = opaque;
+
+    assert_false(t->running);
+    if (away && t->full)
+        return err_set(err, ENOSPC, "no room");
+    t->away = away;
     return 0;
 }
 
@@ -254,6 +268,7 @@ static struct migrate_guest guest_of(struct toy *t)
                                   .resume = toy_resume,
                                   .throttle = toy_throttle,
                                   .save = toy_save,
+                                  .note = toy_note,
                                   .load = toy_load,
                                   .absent = toy_absent,
                                   .supply = toy_supply,
@@ -319,6 +334,8 @@ static bool count_message(void *opaque, enum migrate_type type)
     pthread_mutex_lock(&m->lock);
     bool go_on = ++m->messages != m->cut_at;
     pthread_mutex_unlock(&m->lock);
+    if (type == MIGRATE_GO)
+        assert_true(m->here.away);
     return go_on;
 }
 
@@ -406,6 +423,7 @@ static void assert_moved(struct move *m)
 {
     assert_false(m->here.running);
     assert_true(m->there.running);
+    assert_true(m->here.away);
     assert_int_equal(migrate_source_owner(m->source), MIGRATE_GONE);
     assert_int_equal(m->arrive_rc, 0);
     assert_int_equal(m->here.counter, m->there.counter);

@@ -194,6 +194,15 @@ static void throttle(void *opaque, unsigned percent)
     worker_in_loop(m->worker, throttle_work, &w);
 }
 
+static int note(void *opaque, bool away, struct err *err)
+{
+    struct vm_migration *m = opaque;
+    struct vm *vm = m->vm;
+
+    return vm->handed_over ? vm->handed_over(vm->handed_over_opaque, away ? m->place : NULL, err)
+                           : 0;
+}
+
 /* --- destination --- */
 
 static void load_work(void *opaque)
@@ -343,6 +352,7 @@ void vm_migration_guest(struct vm_migration *m)
         .resume = resume_guest,
         .throttle = throttle,
         .save = save,
+        .note = note,
         .load = load,
         .absent = absent,
         .supply = supply,

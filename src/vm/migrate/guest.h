@@ -24,6 +24,9 @@ struct migrate_guest {
     int (*resume)(void *opaque, struct err *err); /* after stop */
     void (*throttle)(void *opaque, unsigned percent); /* of its time that the guest is to lose */
     int (*save)(void *opaque, const struct state_sink *to, struct err *err); /* stopped */
+    /* Writes down, for who finds this process dead, that the guest may be away (before GO) or is here again (before it
+     * runs). NULL: nobody looks. */
+    int (*note)(void *opaque, bool away, struct err *err);
     /* Disks that come along. Sends what has changed since the last call, at most about `budget`
      * bytes; says how much is left. NULL: none. */
     int (*disks)(void *opaque, struct migrate_line *line, u64 budget, u64 *ret_sent, u64 *ret_left,

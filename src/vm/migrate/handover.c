@@ -8,8 +8,11 @@
  *   GO --> RUNNING
  *   FRAMES: what networks have sent here meanwhile, and still send
  *
- * Invariant: `owner` becomes GIVEN before the first byte of GO is written, so no failure of writing can
- * make us believe that it was not sent.
+ * Invariants:
+ *  1. `owner` becomes GIVEN before the first byte of GO is written, so no failure of writing can make us believe that it
+ *     was not sent.
+ *  2. What is written down says "away" whenever `owner` is GIVEN or what follows from it, and "here" again before the guest
+ *     runs here.
  */
 #include "vm/migrate/source_parts.h"
 
@@ -42,6 +45,22 @@ static int turn(struct migrate_source *s, enum migrate_event event, struct err *
         s->owner = next;
     pthread_mutex_unlock(&s->lock);
     return rc;
+}
+
+/* Invariant 2. */
+static int note(struct migrate_source *s, bool away, struct err *err)
+{
+    const struct migrate_guest *g = s->guest;
+
+    return g->note ? g->note(g->opaque, away, err) : 0;
+}
+
+/* It is ours, and stands still. What cannot be written down is that `start` need not be forced. */
+static int resume(struct migrate_source *s, struct err *err)
+{
+    note(s, false, NULL);
+    turn(s, MIGRATE_EV_RESUME, NULL);
+    return s->guest->resume(s->guest->opaque, err);
 }
 
 static int send_state(struct migrate_source *s, const struct state_buf *state, struct err *err)
@@ -204,6 +223,8 @@ int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err)
     rc = turn(s, MIGRATE_EV_STOP, err);
     if (!rc)
         rc = send_rest(s, postcopy, err);
+    if (!rc && (rc = note(s, true, err)))
+        err_wrap(err, "cannot write down that the machine is handed over");
     if (!rc)
         rc = turn(s, MIGRATE_EV_GO, err);
     if (!rc)
@@ -211,8 +232,7 @@ int migrate_handover(struct migrate_source *s, bool postcopy, struct err *err)
     if (rc && s->owner == MIGRATE_HELD) {
         struct err other = ERR_INIT;
 
-        turn(s, MIGRATE_EV_RESUME, NULL);
-        if (g->resume(g->opaque, &other))
+        if (resume(s, &other))
             err_wrap(err, "%s; and before that", other.msg);
     }
     return rc;
@@ -271,9 +291,8 @@ int migrate_source_decide(struct migrate_source *s, enum migrate_event event, st
         rc = turn(s, MIGRATE_EV_COMPLETE, err);
     if (rc || s->owner != MIGRATE_HELD)
         return rc;
-    turn(s, MIGRATE_EV_RESUME, NULL);
     if (s->logging)
         s->guest->log_stop(s->guest->opaque);
     s->logging = false;
-    return s->guest->resume(s->guest->opaque, err);
+    return resume(s, err);
 }

@@ -23,6 +23,7 @@ struct vm_migration {
 
     struct migrate_source *source;
     struct state_buf config;
+    char place[160];           /* where it goes, as its user called it */
     struct control_call *call; /* who asked for it, and waits; NULL: has gone */
     struct timer tick;         /* progress */
     struct timer patience;     /* with a side that does not take our CANCEL */

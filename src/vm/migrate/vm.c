@@ -271,10 +271,15 @@ static int new_source(struct vm_migration *m, struct control_call *call, const i
 {
     struct migrate_options o = {0};
     struct state_sink sink = state_buf_sink(&m->config);
+    const char *place = "";
     int rc = check_machine(m, err);
 
     if (!rc)
         rc = read_options(call, &o, err);
+    if (!rc)
+        rc = control_text(call, "place", "", &place, err);
+    if (!rc)
+        snprintf(m->place, sizeof(m->place), "%s", place);
     if (!rc)
         rc = save_config(m->vm, &sink, err);
     if (rc) {
