@@ -2,6 +2,7 @@
 #ifndef CMD_SNAPSHOT_H
 #define CMD_SNAPSHOT_H
 
+#include "cmd/ending.h"
 #include "cmd/status.h"
 #include "cmd/subverb.h"
 #include "host/snapshot.h"
@@ -18,6 +19,19 @@ enum { SNAP_HELP, SNAP_ROOT, SNAP_OWN };
 extern const struct subverb snap_clone_verb, snap_create_verb, snap_diff_verb, snap_export_verb,
     snap_flatten_verb, snap_import_verb, snap_ls_verb, snap_restore_verb, snap_rm_verb,
     snap_show_verb;
+
+/* What a signal that ends the program takes away: a snapshot in the making. */
+struct snap_making {
+    struct host *h;
+    const struct snapshot *s;
+    const struct snapshot_draft *draft;
+    struct ending ending;
+};
+
+/* From now until stop. The rest outlives it; the draft need not have been begun. On failure there is nothing to be stopped. */
+int snap_making_start(struct snap_making *m, struct host *h, const struct snapshot *s,
+                      const struct snapshot_draft *draft, struct err *err);
+void snap_making_stop(struct snap_making *m); /* zeroed is fine */
 
 /* "12.5 MiB", for people. */
 const char *snap_size(u64 bytes, char buf[32]);

@@ -1,5 +1,6 @@
 /*
- * What the verbs of snapshots share about their files: opening memory chains and states, writing memory. Main thread.
+ * What the verbs of snapshots share about their files: opening memory chains and states, writing memory, taking away what is
+ * half made. Main thread; undo() in the one that waits for signals.
  */
 #include "cmd/snapshot.h"
 
@@ -270,4 +271,24 @@ int snap_copy_file(int from, int to, const char *file, struct err *err)
         if (write(out, buf, (size_t)n) != n)
             return err_sys(err, errno, "%s", file);
     return n < 0 ? err_sys(err, errno, "%s", file) : 0;
+}
+
+static void undo(void *opaque)
+{
+    const struct snap_making *m = opaque;
+
+    snapshot_undo(m->h, m->s, m->draft);
+}
+
+int snap_making_start(struct snap_making *m, struct host *h, const struct snapshot *s,
+                      const struct snapshot_draft *draft, struct err *err)
+{
+    *m =
+        (struct snap_making){.h = h, .s = s, .draft = draft, .ending = {.undo = undo, .opaque = m}};
+    return ending_start(&m->ending, err);
+}
+
+void snap_making_stop(struct snap_making *m)
+{
+    ending_stop(&m->ending);
 }

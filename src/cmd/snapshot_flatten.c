@@ -1,5 +1,4 @@
 /* `trapeze snapshot flatten`: an incremental snapshot becomes a full one, under the same name and id. Main thread. */
-#include "cmd/ending.h"
 #include "cmd/snapshot.h"
 
 #include <errno.h>
@@ -22,46 +21,31 @@ static int fill(const struct host *h, struct snapchain *c, struct snapshot *new,
     return rc ? rc : snap_copy_file(from, dir, "kernel", err);
 }
 
-/* What is in the making, for the thread that waits for Ctrl-C. */
-struct making {
-    struct host *h;
-    const struct snapshot *s;
-    struct snapshot_draft draft;
-};
-
-static void undo(void *opaque)
-{
-    const struct making *m = opaque;
-
-    snapshot_undo(m->h, m->s, &m->draft);
-}
-
 /* Drops the lock when others can do no harm any more: the claim keeps the old one, and its memory is open. */
 static int flatten(struct host *h, int *lock, const struct snapshot *old, bool compress,
                    struct err *err)
 {
     struct snapshot new = *old; /* its disks stay old's */
-    struct making m = {h, &new, SNAPSHOT_DRAFT_INIT};
-    struct ending ending = {.undo = undo, .opaque = &m};
+    struct snapshot_draft draft = SNAPSHOT_DRAFT_INIT;
+    struct snap_making making = {0};
     struct snapchain *c = snap_open_memory(h, old, err);
-    int rc = c ? ending_start(&ending, err) : -err->code;
+    int rc = c ? snap_making_start(&making, h, &new, &draft, err) : -err->code;
 
-    rc = rc ? rc : snapshot_begin(h, &new, &m.draft, err);
-
+    rc = rc ? rc : snapshot_begin(h, &new, &draft, err);
     snapshots_unlock(lock);
     if (rc) {
         snapchain_free(c);
-        ending_stop(&ending);
+        snap_making_stop(&making);
         return err_wrap(err, "'%s'", old->name);
     }
     new.parent[0] = 0;
     new.compressed = compress;
-    rc = fill(h, c, &new, m.draft.dir, err);
+    rc = fill(h, c, &new, draft.dir, err);
     snapchain_free(c);
-    rc = rc ? rc : snapshot_replace(h, old->id, &new, &m.draft, err);
+    rc = rc ? rc : snapshot_replace(h, old->id, &new, &draft, err);
     if (rc)
-        snapshot_abort(h, &new, &m.draft);
-    ending_stop(&ending);
+        snapshot_abort(h, &new, &draft);
+    snap_making_stop(&making);
     return rc;
 }
 

@@ -4,7 +4,6 @@
  */
 #include "block/image.h"
 #include "block/qcow2.h"
-#include "cmd/ending.h"
 #include "cmd/snapshot_file.h"
 #include "host/snapshot_manifest.h"
 
@@ -362,16 +361,10 @@ static int read_file(struct import *x, const char *path, const char *name, struc
     return rc ? err_wrap(err, "'%s'", path) : 0;
 }
 
-static void undo(void *opaque)
-{
-    const struct import *x = opaque;
-
-    snapshot_undo(x->h, &x->s, &x->draft);
-}
-
 static int run(const struct sub_args *a, struct host *h, struct err *err)
 {
     struct import *x = calloc(1, sizeof(*x));
+    struct snap_making making;
     int rc;
 
     if (!x)
@@ -379,8 +372,7 @@ static int run(const struct sub_args *a, struct host *h, struct err *err)
     x->h = h;
     x->memory = x->lock = -1;
     x->draft = SNAPSHOT_DRAFT_INIT;
-    struct ending ending = {.undo = undo, .opaque = x};
-    rc = ending_start(&ending, err);
+    rc = snap_making_start(&making, h, &x->s, &x->draft, err);
     rc = rc ? rc : read_file(x, a->operand[0], a->operands > 1 ? a->operand[1] : NULL, err);
     rc = rc ? rc : write_map(x, err);
     rc = rc ? rc : check_state(x, err);
@@ -388,7 +380,7 @@ static int run(const struct sub_args *a, struct host *h, struct err *err)
     rc = rc ? rc : snapshot_commit(h, &x->s, &x->draft, err);
     if (!rc)
         printf("%s\n", x->s.id);
-    ending_stop(&ending);
+    snap_making_stop(&making);
     finish(x, rc);
     return rc;
 }
