@@ -4,7 +4,8 @@
  * Order, so that being killed between any two steps harms nothing: overlays are made; the guest's record names them (empty
  * ones read as what is below, so starting the guest again is right whether it has switched or not); the machine copies and
  * switches; everything is synced; the folder gets its name. A snapshot that failed after the switch leaves the guest on
- * overlays, which costs nothing but their files.
+ * overlays, which costs nothing but their files. A signal that ends us takes the unfinished folder away; the machine hears
+ * that its caller has gone.
  *
  * The lock on snapshots is held until the machine is asked, and again for giving the name. In between a claim keeps what is
  * needed (host/snapshot.h), and a lock of the guest's own keeps a second snapshot of it away: overlays of both would stand
@@ -379,6 +380,7 @@ static int run(const struct sub_args *a, struct host *h, struct err *err)
                        .lock = -1,
                        .guest_lock = -1,
                        .client = {.wire.fd = -1}};
+    struct snap_making making = {0};
 
     c.compress = a->value[COMPRESS];
     if (c.compress && a->value[PARENT])
@@ -386,6 +388,7 @@ static int run(const struct sub_args *a, struct host *h, struct err *err)
                               "flatten --compress' does it later");
     int rc = snapshots_lock(h, &c.lock, err);
     rc = rc ? rc : ask_plan(&c, a->operand[0], a->operand[1], a->value[PARENT], err);
+    rc = rc ? rc : snap_making_start(&making, h, &c.s, &c.draft, err);
     if (!rc) {
         rc = take(&c, err);
         if (rc)
@@ -393,6 +396,7 @@ static int run(const struct sub_args *a, struct host *h, struct err *err)
         else
             printf("%s\n", c.s.id);
     }
+    snap_making_stop(&making);
     finish(&c);
     return rc;
 }

@@ -271,7 +271,8 @@ void snapshot_undo(struct host *h, const struct snapshot *s, const struct snapsh
     struct stat ours, there;
     int lock = -1;
 
-    if (d->claim < 0 || snapshots_lock(h, &lock, NULL))
+    /* The lock first: its maker has it until the claim is there. */
+    if (snapshots_lock(h, &lock, NULL) || d->claim < 0)
         return; /* if anything is left, the next one that gets the lock removes it */
     auto_free char *claim = snapshot_folder(h, SNAPSHOT_NEW, s->id, SNAPSHOT_CLAIM),
                    *path = snapshot_folder(h, SNAPSHOT_NEW, s->id, NULL);
