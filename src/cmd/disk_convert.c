@@ -239,7 +239,7 @@ static int copy_content(struct convert *v, bool in_place, struct err *err)
     if (rc && in_place)
         err_wrap(err,
                  marked ? "%s holds only a part, and is no image any more; make it anew"
-                        : "%s holds only a part",
+                        : "%s holds only a part; make it anew",
                  v->path);
     return rc;
 }

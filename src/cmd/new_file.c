@@ -81,7 +81,8 @@ static int start_watch(struct new_file *t, struct err *err)
 {
     if (t->in_place)
         return ending_say(&t->ending, err,
-                          "trapeze disk: %s: stopped; only a part of it is written", t->path);
+                          "trapeze disk: %s: stopped; it holds only a part now: make it anew",
+                          t->path);
     t->ending = (struct ending){.undo = remove_part, .opaque = t};
     return ending_start(&t->ending, err);
 }
