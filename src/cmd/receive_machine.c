@@ -137,16 +137,23 @@ static void check_disks(struct receiving *r)
 
 static unsigned networks_of(const struct vm_config *c)
 {
-    return c->nnets && c->net[0].kind == VM_NET_NONE ? 0 : MAX(c->nnets, 1u);
+    const struct vm_net_config *net;
+    unsigned n = 0;
+
+    for (unsigned i = 0; (net = vm_config_net(c, i)); i++)
+        n += net->kind != VM_NET_NONE;
+    return n;
 }
 
 static void check_nets(struct receiving *r)
 {
+    const struct vm_net_config *n;
+
     check_count(r, "net", r->nnets, networks_of(&r->config));
-    for (unsigned i = 0; i < r->config.nnets; i++)
-        if (r->config.net[i].kind == VM_NET_TAP && !if_nametoindex(r->config.net[i].ifname))
+    for (unsigned i = 0; (n = vm_config_net(&r->config, i)); i++)
+        if (n->kind == VM_NET_TAP && !if_nametoindex(n->ifname))
             lack(r, "network %u: there is no interface '%s' (--net says which one it is here)", i,
-                 r->config.net[i].ifname);
+                 n->ifname);
 }
 
 /* All that this host lacks, at once. */

@@ -160,8 +160,7 @@ static int open_user(struct vm *vm, const struct vm_net_config *n, struct netpor
 
 static int add_net(struct vm *vm, const struct virtio_env *env, unsigned index, struct err *err)
 {
-    static const struct vm_net_config by_default = {.kind = VM_NET_USER};
-    const struct vm_net_config *n = vm->config->nnets ? &vm->config->net[index] : &by_default;
+    const struct vm_net_config *n = vm_config_net(vm->config, index);
     struct virtio_net_options device = {0};
     int rc = 0;
 
@@ -194,7 +193,7 @@ static int add_functions(struct vm *vm, struct err *err)
     struct virtio_console_options console = {.port = stream_chardev(vm->console_stream)};
     int rc = add_disks(vm, &env, err);
 
-    for (unsigned i = 0; i < MAX(vm->config->nnets, 1u) && !rc; i++)
+    for (unsigned i = 0; vm_config_net(vm->config, i) && !rc; i++)
         rc = add_net(vm, &env, i, err);
     if (!rc)
         rc = virtio_new(&env, &virtio_rng_type, PCI_SLOT_ANY, NULL, NULL, err);

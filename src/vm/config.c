@@ -37,6 +37,15 @@ void vm_config_fini(struct vm_config *c)
     *c = (struct vm_config){0};
 }
 
+const struct vm_net_config *vm_config_net(const struct vm_config *c, unsigned i)
+{
+    static const struct vm_net_config by_default = {.kind = VM_NET_USER};
+
+    if (!c->nnets)
+        return i ? NULL : &by_default;
+    return i < c->nnets ? &c->net[i] : NULL;
+}
+
 static int check_disks(const struct vm_config *c, struct err *err)
 {
     for (unsigned i = 0; i < c->ndisks; i++)

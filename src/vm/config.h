@@ -70,7 +70,7 @@ struct vm_config {
     unsigned ndisks;
     bool disks_given_up; /* another host has them, until the machine has arrived; no option */
     struct vm_net_config net[VM_NETS];
-    unsigned nnets; /* 0: one of kind user */
+    unsigned nnets; /* that were asked for; what the machine has: vm_config_net() */
     struct vm_serial_config serial;
     struct vm_serial_config console; /* virtio-console */
     bool has_serial, has_console;    /* they were asked for */
@@ -84,6 +84,9 @@ void vm_config_init(struct vm_config *c);
 void vm_config_fini(struct vm_config *c);
 /* Decides where the serial port leads when only the other console was asked for, or none, in the background. */
 void vm_config_consoles(struct vm_config *c, bool background);
+/* The machine's i-th network: the default one where none was asked for, NULL behind the last. The only one may be of kind
+ * none. */
+const struct vm_net_config *vm_config_net(const struct vm_config *c, unsigned i);
 /* What single options cannot see: missing ones, and ones that contradict each other. */
 int vm_config_check(const struct vm_config *c, struct err *err);
 

@@ -204,10 +204,8 @@ static void print_one(const struct vm_net_config *n, FILE *out)
 
 void print_net(const struct vm_config *c, FILE *out)
 {
-    static const struct vm_net_config by_default = {.kind = VM_NET_USER};
+    const struct vm_net_config *n;
 
-    if (!c->nnets)
-        print_one(&by_default, out);
-    for (unsigned i = 0; i < c->nnets; i++)
-        print_one(&c->net[i], out);
+    for (unsigned i = 0; (n = vm_config_net(c, i)); i++)
+        print_one(n, out);
 }

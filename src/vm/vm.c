@@ -37,10 +37,11 @@ s64 vm_now_ns(void)
 /* What is restricted needs none but those of its forwarded ports. */
 static bool wants_sockets(const struct vm_config *c)
 {
-    bool wants = !c->nnets;
+    const struct vm_net_config *n;
+    bool wants = false;
 
-    for (unsigned i = 0; i < c->nnets; i++)
-        wants |= c->net[i].kind == VM_NET_USER && (!c->net[i].restricted || c->net[i].nfwds);
+    for (unsigned i = 0; (n = vm_config_net(c, i)); i++)
+        wants |= n->kind == VM_NET_USER && (!n->restricted || n->nfwds);
     return wants;
 }
 
