@@ -128,7 +128,8 @@ static int serve_stdio(const struct receive_options *o, struct err *err)
     return receive_serve(o, -1, fd, err);
 }
 
-/* Where machines will be recorded: what is wrong with it is said now, and what there is to make is made. */
+/* Where machines will be recorded: what is wrong with it is said before the first one comes, and what there is to make is made.
+ * One that is there already, as through ssh, finds out for itself. */
 static int check_host(const struct receive_options *o, struct err *err)
 {
     struct host h;
@@ -143,13 +144,13 @@ static int serve(const struct receive_options *o, struct err *err)
 {
     bool tls = tls_wanted(&o->tls);
     struct target target;
-    int listener, rc = check_host(o, err);
+    int listener, rc;
 
-    if (rc)
-        return rc;
     if (!strcmp(o->target, "-"))
         return serve_stdio(o, err);
-    rc = target_parse(o->target, &target, err);
+    rc = check_host(o, err);
+    if (!rc)
+        rc = target_parse(o->target, &target, err);
     if (!rc && tls)
         rc = tls_check(&o->tls, err);
     if (!rc)
