@@ -11,6 +11,7 @@ on a host that is a guest itself, memory is slow when nobody has used it for a w
 """
 import argparse
 import contextlib
+import functools
 import glob
 import json
 import os
@@ -84,6 +85,7 @@ def cache(paths, wanted):
         os.close(fd)
 
 
+@functools.lru_cache(maxsize=None)
 def program_files(program):
     """The program and the libraries that it is linked with."""
     program = shutil.which(program)

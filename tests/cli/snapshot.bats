@@ -14,6 +14,17 @@ taken() {
     [[ $stderr == *"snapshot '$name': "* ]]
 }
 
+# web_with_disk [SNAPSHOT...]: the guest `web` has a disk, and snapshots of it are taken, each standing on the one before.
+web_with_disk() {
+    local name parent=
+    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
+    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    for name in "$@"; do
+        taken web "$name" ${parent:+--parent "$parent"}
+        parent=$name
+    done
+}
+
 # fails TEXT ARGUMENT...: the verb fails and says TEXT.
 fails() {
     local want=$1
@@ -164,9 +175,7 @@ stopped_by() {
 }
 
 @test "disks: frozen at the snapshot's moment, layers go when nobody needs them" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web s
+    web_with_disk s
     [ "$(ls "$TRAPEZE_ROOT/layers" | wc -l)" -eq 1 ]
     trapeze snapshot clone --name-prefix c --count 2 s
     [ "$(ls "$TRAPEZE_ROOT/layers" | wc -l)" -eq 3 ]
@@ -225,9 +234,7 @@ stopped_by() {
 }
 
 @test "export and import, to another host" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web s
+    web_with_disk s
     file=$BATS_TEST_TMPDIR/s.snapshot
     trapeze snapshot export --compress s "$file"
     fails "is there already" export s "$file"
@@ -287,9 +294,7 @@ stopped_by() {
 }
 
 @test "a guest from a snapshot ends like any other: nothing follows, its disks stay" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web s
+    web_with_disk s
     trapeze rm -f web
     trapeze snapshot restore -d s
     trapeze snapshot clone --name-prefix c s
@@ -362,9 +367,7 @@ stopped_by() {
 }
 
 @test "kill -9 at every step harms nothing that existed, and the next one cleans up" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web base
+    web_with_disk base
     for step in begin overlays record asked taken written synced renamed; do
         run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot create web "at-$step"
         [ "$status" -eq 137 ]
@@ -396,10 +399,8 @@ stopped_by() {
 }
 
 @test "kill -9 at every step of clone, export and import" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
     file=$BATS_TEST_TMPDIR/s.snapshot
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web s
+    web_with_disk s
     for step in restore-disks restored; do
         run env TRAPEZE_DIE_AT=$step timeout -k 5 60 "$TRAPEZE" snapshot clone --count 2 --name-prefix "$step" s
         [ "$status" -eq 137 ]
@@ -428,8 +429,7 @@ stopped_by() {
 }
 
 @test "while a create stands still, the host does all else; the same guest and the same name are refused" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    web_with_disk
     guest e --name db
     taken db base
     for step in asked taken synced; do
@@ -459,11 +459,8 @@ stopped_by() {
 }
 
 @test "while an import, an export, a flatten or a clone stands still, others work, and what it needs stays" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
     file=$BATS_TEST_TMPDIR/s.snapshot
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web one
-    taken web two --parent one
+    web_with_disk one two
     stands export-written export one "$file"
     taken web three
     trapeze snapshot rm three
@@ -558,8 +555,7 @@ breaks() {
 }
 
 @test "a create that is stopped takes what it has begun with it, and the guest runs on" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
+    web_with_disk
     for step in begin overlays record asked taken written synced; do
         for signal in INT TERM; do
             stands "$step" create web never
@@ -578,11 +574,8 @@ breaks() {
 }
 
 @test "a flatten and an import that are stopped take what they have begun with them" {
-    truncate -s 1M "$BATS_TEST_TMPDIR/disk"
     file=$BATS_TEST_TMPDIR/s.snapshot
-    guest e --name web --disk "$BATS_TEST_TMPDIR/disk"
-    taken web one
-    taken web two --parent one
+    web_with_disk one two
     trapeze snapshot export one "$file"
     layers=$(ls "$TRAPEZE_ROOT/layers")
     for verb in "flatten two" "import $file in"; do
