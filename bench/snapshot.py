@@ -7,7 +7,8 @@ byte is its first sign of life. QEMU saves in both of its ways: savevm into a qc
 medians; nothing is asserted. Both are synced when they count as saved. What is restored was read into the page cache before, or
 taken out of it, as the row says; with it the program and its libraries, which a host that takes back what is not used for some
 seconds has dropped by then. Both save once before it counts, and restore from the page cache once before the five that count:
-on a host that is a guest itself, memory is slow when nobody has used it for a while.
+on a host that is a guest itself, memory is slow when nobody has used it for a while, and our first restore notes for the others
+which pages the guest touches first.
 """
 import argparse
 import contextlib
@@ -73,19 +74,39 @@ class Console:
             seen += more
 
 
+def read_data(fd):
+    """Reads a file without its holes, which would take up the page cache as well."""
+    end = 0
+    with contextlib.suppress(OSError):  # ENXIO: no data behind this
+        while True:
+            start = os.lseek(fd, end, os.SEEK_DATA)
+            end = os.lseek(fd, start, os.SEEK_HOLE)
+            while start < end:
+                start += len(os.pread(fd, min(1 << 20, end - start), start)) or end
+
+
 def cache(paths, wanted):
     """Brings files into the page cache, or out of it."""
     for path in paths:
         fd = os.open(path, os.O_RDONLY)
         os.fsync(fd)
-        while wanted and os.read(fd, 1 << 20):
-            pass
-        if not wanted:
+        if wanted:
+            read_data(fd)
+        else:
             os.posix_fadvise(fd, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(fd)
 
 
-@functools.lru_cache(maxsize=None)
+def make_warm(paths, cached):
+    """Memory comes behind the files, or the page cache would take it. Then they are read again: what we did not touch for the
+    seconds that this takes, a host that is short of memory has taken from under our page cache."""
+    cache(paths, cached)
+    warm_memory()
+    if cached:
+        cache(paths, cached)
+
+
+@functools.cache
 def program_files(program):
     """The program and the libraries that it is linked with."""
     program = shutil.which(program)
@@ -178,8 +199,7 @@ def memory_of(pid):
 
 
 def restore_s(host, folder, snapshot, cached=True):
-    cache(host.files(snapshot) + (program_files(host.trapeze) if cached else []), cached)
-    warm_memory()  # not before: the page cache would take it
+    make_warm(host.files(snapshot) + (program_files(host.trapeze) if cached else []), cached)
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
     process = subprocess.Popen([host.trapeze, 'snapshot', 'restore', *host.accel, '--name', 'again', '--debug-console-file', ticks.path,
@@ -304,8 +324,7 @@ def save_to_file(q, path):
 
 
 def qemu_restore_s(args, files, folder, cached, *more):
-    cache([f'{folder}/saved', f'{folder}/disk.qcow2'] + (program_files(args.qemu) if cached else []), cached)
-    warm_memory()
+    make_warm([f'{folder}/saved', f'{folder}/disk.qcow2'] + (program_files(args.qemu) if cached else []), cached)
     ticks = Ticks(f'{folder}/again')
     begin = time.monotonic()
     q = Qemu(args, files, folder, ticks, *more)
