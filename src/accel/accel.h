@@ -80,6 +80,9 @@ struct accel_ops {
     void (*vcpu_free)(struct vcpu *v);
     /* Called once in the thread that will run it, before the first vcpu_run. */
     int (*vcpu_attach)(struct vcpu *v, struct err *err);
+    /* Maybe called after it in the same thread, while the machine is still being made: what makes the first run quicker. May
+     * be NULL. */
+    void (*vcpu_warm)(struct vcpu *v);
     enum vcpu_exit (*vcpu_run)(struct vcpu *v, struct err *err);
     void (*vcpu_event)(struct vcpu *v, u32 events); /* any thread; wakes a halted or running vCPU */
     int (*vcpu_get)(struct vcpu *v, struct x86_cpu *ret_state, struct err *err);

@@ -27,7 +27,7 @@ struct vm_cpu {
     unsigned index;
     struct vcpu *vcpu;
     pthread_t thread;
-    bool started;
+    bool started, warm; /* warm: vcpu_warm was called, or nobody does */
     /* Written while the thread is parked: the state to take before running on. */
     struct x86_cpu *state;
     bool load;

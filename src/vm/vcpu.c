@@ -46,6 +46,17 @@ static void take_call(struct vm_cpu *c)
     pthread_cond_broadcast(&c->vm->stopped);
 }
 
+/* While the machine is being made its threads have nothing to do; called and left with the lock. */
+static void warm_up(struct vm_cpu *c)
+{
+    c->warm = true;
+    if (!c->vm->ops->vcpu_warm)
+        return;
+    pthread_mutex_unlock(&c->vm->lock);
+    c->vm->ops->vcpu_warm(c->vcpu);
+    pthread_mutex_lock(&c->vm->lock);
+}
+
 /* Waits until it may run; false: it is to end. */
 static bool park(struct vm_cpu *c)
 {
@@ -57,6 +68,8 @@ static bool park(struct vm_cpu *c)
     while (vm->want == VM_WANT_STOP) {
         if (c->call)
             take_call(c);
+        else if (!c->warm)
+            warm_up(c);
         else
             pthread_cond_wait(&vm->go, &vm->lock);
     }

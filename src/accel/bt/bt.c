@@ -327,6 +327,12 @@ static int bt_vcpu_attach(struct vcpu *v, struct err *err)
     return signals_attach(v, err);
 }
 
+static void bt_vcpu_warm(struct vcpu *v)
+{
+    if (v == *slot_of(v->bt, 0))
+        cache_warm(v->bt);
+}
+
 static struct timerq *bt_vcpu_timers(struct vcpu *v)
 {
     return &v->timers;
@@ -407,6 +413,7 @@ const struct accel_ops accel_bt = {
     .vcpu_new = bt_vcpu_new,
     .vcpu_free = bt_vcpu_free,
     .vcpu_attach = bt_vcpu_attach,
+    .vcpu_warm = bt_vcpu_warm,
     .vcpu_run = bt_vcpu_run,
     .vcpu_event = bt_vcpu_event,
     .vcpu_get = vcpu_state_get,

@@ -93,8 +93,9 @@ struct code_cache {
     int fd;
     u8 *rw, *rx;            /* the same memory twice: never writable and executable through one mapping */
     u64 size, used, fixed;  /* bytes; fixed: trampolines at the start */
+    u64 supplied;           /* by cache_supply(), of both mappings */
     u8 *arena;
-    u64 arena_size, arena_used;
+    u64 arena_size, arena_used, arena_supplied;
     arena_ref *bucket;
     struct code_page **page;
     u8 *page_map;           /* per page of the memfd: PAGE_IS_CODE: has translations and is write-protected in gview;
@@ -137,6 +138,10 @@ static inline code_ref code_ref_of(const struct code_cache *k, const u8 *rx)
 
 int cache_init(struct bt *bt, u64 size, struct err *err);
 void cache_fini(struct bt *bt);
+/* Has the host supply the memory that the next blocks take, many pages at a time: in faults, one for each page and each
+ * mapping of it, they cost a multiple. With the lock, or before guest code. cache_warm(): of what is looked up in, too. */
+void cache_supply(struct bt *bt);
+void cache_warm(struct bt *bt);
 
 static inline s64 memfd_page(const struct bt *bt, u64 gpa)
 {

@@ -66,6 +66,42 @@ int cache_init(struct bt *bt, u64 size, struct err *err)
     return 0;
 }
 
+/* How much is had at a time. */
+#define SUPPLY_CODE (256 * KiB)
+#define SUPPLY_ARENA (128 * KiB)
+
+/* A kernel before 5.14 does not know how; then pages come as they are touched. */
+static void populate(void *p, u64 bytes, int how)
+{
+    madvise(p, bytes, how);
+}
+
+void cache_supply(struct bt *bt)
+{
+    struct code_cache *k = bt->cache;
+
+    if (k->used + SUPPLY_CODE / 8 > k->supplied && k->supplied + SUPPLY_CODE <= k->size) {
+        populate(k->rw + k->supplied, SUPPLY_CODE, MADV_POPULATE_WRITE);
+        populate(k->rx + k->supplied, SUPPLY_CODE, MADV_POPULATE_READ);
+        k->supplied += SUPPLY_CODE;
+    }
+    if (k->arena_used + SUPPLY_ARENA / 8 > k->arena_supplied && k->arena_supplied + SUPPLY_ARENA <= k->arena_size) {
+        populate(k->arena + k->arena_supplied, SUPPLY_ARENA, MADV_POPULATE_WRITE);
+        k->arena_supplied += SUPPLY_ARENA;
+    }
+}
+
+void cache_warm(struct bt *bt)
+{
+    const struct code_cache *k = bt->cache;
+
+    cache_lock(bt); /* other vCPUs may run already */
+    cache_supply(bt);
+    cache_unlock(bt);
+    populate(k->bucket, BLOCK_BUCKETS * sizeof(*k->bucket), MADV_POPULATE_WRITE);
+    populate(k->page, PAGE_BUCKETS * sizeof(*k->page), MADV_POPULATE_WRITE);
+}
+
 static void unmap(void *p, u64 bytes)
 {
     if (p && p != MAP_FAILED)

@@ -285,6 +285,7 @@ struct block *translate(struct cpu *c, u64 vpc, u64 gpa, enum entry_kind kind)
     struct block draft = {.gpa = gpa, .mode = c->mode}, *b = &draft;
     struct gen *g = gen_begin(c, b);
 
+    cache_supply(bt);
     g->code64 = (c->mode & MODE_CODE_MASK) == MODE_CODE64;
     g->plain = is_plain(c->mode);
     g->offset[0] = 0;
