@@ -63,7 +63,8 @@ static int build(void *opaque, const struct vm_config *config, const char *id, s
     struct restore *r = opaque;
     struct state_source state = state_buf_source(&r->state);
     struct host h = {.place = r->h->place};
-    struct vm_restore from = {.state = &state, .kernel = -1, .id = r->s->id, .clock = r->clock};
+    struct vm_restore from = {
+        .state = &state, .kernel = -1, .working_set = -1, .id = r->s->id, .clock = r->clock};
     struct vm *vm = NULL;
 
     if (r->background && keep_kernel(&h, r, id, err))
@@ -72,6 +73,7 @@ static int build(void *opaque, const struct vm_config *config, const char *id, s
     if (!from.memory)
         return -err->code;
     from.kernel = snapshot_open_file(&h, r->s->id, "kernel", NULL);
+    from.working_set = snapshot_open_working_set(&h, r->s->id);
     if (r->background)
         snapshots_let_go(r->lock); /* for the parent, too; launch() closes what we inherited */
     else
@@ -81,6 +83,8 @@ static int build(void *opaque, const struct vm_config *config, const char *id, s
         snapchain_free(from.memory);
         if (from.kernel >= 0)
             close(from.kernel);
+        if (from.working_set >= 0)
+            close(from.working_set);
         return rc;
     }
     r->state.at = r->state_at;

@@ -68,6 +68,16 @@ int snapshot_open_file(const struct host *h, const char *id, const char *file, s
     return fd < 0 ? err_sys(err, errno, "'%s'", path) : fd;
 }
 
+int snapshot_open_working_set(const struct host *h, const char *id)
+{
+    auto_free char *path = snapshot_path(h, id, "working-set");
+
+    if (!path)
+        return -1;
+    int fd = open(path, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0600);
+    return fd < 0 ? open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW) : fd;
+}
+
 /* --- leftovers --- */
 
 void snapshot_empty_folder(const char *path)

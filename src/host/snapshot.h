@@ -60,6 +60,8 @@ void snapshots_unlock(int *lock); /* and closes the descriptor, which is -1 then
 char *snapshot_path(const struct host *h, const char *id, const char *file);
 /* Opens a file of it for reading. */
 int snapshot_open_file(const struct host *h, const char *id, const char *file, struct err *err);
+/* Where its machines note what they touch first (vm/snapshot/working_set.h); empty at first. -1: none can be had. */
+int snapshot_open_working_set(const struct host *h, const char *id);
 
 /* All that are whole, oldest first; about each other a line is logged, and *ret_damaged (NULL: of no interest) counts
  * them. */

@@ -38,6 +38,7 @@ struct vm_cpu {
 };
 
 struct snapchain;
+struct working_set;
 struct vm_snapshots;
 
 struct vm_clock_state {
@@ -67,6 +68,7 @@ struct vm {
     struct vm_snapshots *snapshots; /* NULL: none can be taken */
     char restored_from[40];         /* the snapshot's id; empty: none */
     struct snapchain *chain;        /* where absent memory is, NULL: nowhere */
+    struct working_set *working_set; /* of it; may be NULL */
     struct state_set states;
     struct vm_clock_state clock;
     struct state_entry clock_entry;

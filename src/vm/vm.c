@@ -16,6 +16,7 @@
 #include "vm/migrate/vm.h"
 #include "vm/parts.h"
 #include "vm/snapshot/snapshot.h"
+#include "vm/snapshot/working_set.h"
 #include "vm/trace.h"
 #include "vm/trim.h"
 #include "vm/worker.h"
@@ -175,6 +176,7 @@ void vm_free(struct vm *vm)
     vm_state_fini(vm);
     vm_free_devices(vm);
     vm_cpus_free(vm);
+    working_set_free(vm->working_set);
     if (vm->accel)
         vm->ops->free(vm->accel);
     if (vm->has_ram)

@@ -366,6 +366,25 @@ stopped_by() {
     echoes s
 }
 
+@test "what a restored guest touches first is noted for the next one; a note that is none harms nothing" {
+    guest e
+    taken vm1 s
+    set=$TRAPEZE_ROOT/snapshots/$output/working-set
+    [ ! -e "$set" ]
+    echoes s
+    [ "$(head -c 8 "$set")" = TRZWSET1 ]
+    [ "$(od -A n -t u4 -j 16 -N 4 "$set")" -gt 0 ]
+    echoes s
+    for note in /dev/null "$TRAPEZE" "$set"; do
+        head -c 100000 "$note" | tr T S >"$BATS_TEST_TMPDIR/note"
+        cp "$BATS_TEST_TMPDIR/note" "$set"
+        echoes s
+        [ "$(head -c 8 "$set")" = TRZWSET1 ]
+    done
+    "$TRAPEZE" snapshot rm s
+    [ ! -e "$set" ]
+}
+
 @test "kill -9 at every step harms nothing that existed, and the next one cleans up" {
     web_with_disk base
     for step in begin overlays record asked taken written synced renamed; do

@@ -67,7 +67,7 @@ static int restore(const char *accel, const char *folder, char **disks, struct e
     struct state_buf state = {0};
     struct state_source from = state_buf_source(&state);
     struct vm_restore what = {
-        .state = &from, .kernel = -1, .id = "golden", .clock = VM_CLOCK_FROZEN};
+        .state = &from, .kernel = -1, .working_set = -1, .id = "golden", .clock = VM_CLOCK_FROZEN};
     struct vm_report report;
     struct vm_identity id;
     struct vm_config c;

@@ -261,8 +261,11 @@ int snapchain_page(struct snapchain *c, u64 page, void *dst4096)
 int snapchain_fetch(void *opaque, u64 page, void *dst4096)
 {
     struct snapchain *c = opaque;
+    void (*fetched)(void *, u64) = __atomic_load_n(&c->fetched, __ATOMIC_ACQUIRE);
     int rc = snapchain_page(c, page, dst4096);
 
+    if (fetched)
+        fetched(c->fetched_opaque, page);
     if (rc)
         log_error("snapshot %s: memory at offset 0x%llx of link %u: %s", c->name,
                   page * SNAPMAP_PAGE, snapchain_who(c, page),

@@ -20,6 +20,9 @@ struct snapchain {
     struct snapchain_layer layer[SNAPCHAIN_MAX]; /* the snapshot itself first */
     unsigned nlayers;
     struct gmem *ram; /* whose pages these are; NULL: nobody's */
+    /* Told of each page that is fetched, in the thread that fetches it; atomic, NULL: nobody is. */
+    void (*fetched)(void *opaque, u64 page);
+    void *fetched_opaque;
 };
 
 struct snapchain *snapchain_new(const char *name, struct err *err);

@@ -5,11 +5,13 @@
 #include "vm/snapshot/parts.h"
 
 #include "device/virtio.h"
+#include "vm/snapshot/working_set.h"
 
 #include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 static int begin_memory(struct vm *vm, struct err *err)
 {
@@ -22,6 +24,14 @@ static int begin_memory(struct vm *vm, struct err *err)
     snapchain_bits(vm->chain, bits);
     int rc = lazy_begin(&vm->ram, &source, bits, err);
     return rc;
+}
+
+static int enter_sandbox(void *opaque)
+{
+    const struct vm *vm = opaque;
+    struct err err = ERR_INIT;
+
+    return sandbox_enter(vm->sandbox, SANDBOX_IO, &err);
 }
 
 /* What is new in its identity the guest hears of: another generation, other addresses of its network. */
@@ -43,6 +53,10 @@ int vm_restore(struct vm *vm, const struct vm_restore *from, struct err *err)
     vm->chain = from->memory;
     snprintf(vm->restored_from, sizeof(vm->restored_from), "%s", from->id);
     rc = begin_memory(vm, err);
+    if (!rc && from->working_set >= 0)
+        vm->working_set = working_set_start(vm->chain, from->working_set, enter_sandbox, vm);
+    else if (from->working_set >= 0)
+        close(from->working_set);
     if (!rc && from->kernel >= 0 && (rc = board_open_saved_kernel(vm->board, from->kernel, err)))
         err_wrap(err, "kernel");
     if (!rc && (rc = vm_state_load(vm, from->state, from->clock, err)))

@@ -32,6 +32,7 @@ struct vm_restore {
     struct snapchain *memory;         /* ready; taken, on failure too */
     const struct state_source *state; /* behind its configuration */
     int kernel;                       /* file of board_save_kernel(); -1: none */
+    int working_set;                  /* the list's file, see working_set.h; taken; -1: none */
     const char *id; /* the snapshot's: what a later incremental one may stand on */
     enum vm_clock clock;
 };
