@@ -26,6 +26,7 @@
 #define PORT_FORK 0x510
 #define CPUS_MAX 8
 #define ROUNDS 3
+#define STARTS 5000 /* of logs, while processors run */
 
 /* The payload's, see there. */
 struct control {
@@ -320,6 +321,22 @@ static bool same(const struct runner *r, const struct copy *c)
     return all;
 }
 
+/* Logs begin and end at any moment: a processor may be in the middle of an access, and looks only once whether there is one. */
+static int start_often(struct runner *r, struct copy *c, struct err *err)
+{
+    int rc = 0;
+
+    for (unsigned i = 0; i < STARTS && !rc; i++) {
+        u64 until = now_ns() + 1000 + i * 7919ull % 20000;
+
+        while (now_ns() < until) /* they get on */
+            ;
+        rc = dirty_start(&r->m.ram, &c->log, err);
+        dirty_stop(&r->m.ram, &c->log);
+    }
+    return rc;
+}
+
 static int copy_start(struct runner *r, struct copy *c, struct err *err)
 {
     int rc;
@@ -330,7 +347,8 @@ static int copy_start(struct runner *r, struct copy *c, struct err *err)
         return err_set(err, ENOMEM, "no memory for the copy");
     go(r, r->cpus);
     let_advance(r, 20);
-    rc = dirty_start(&r->m.ram, &c->log, err);
+    rc = start_often(r, c, err);
+    rc = rc ? rc : dirty_start(&r->m.ram, &c->log, err);
     memcpy(c->bytes, r->m.ram.base, RAM_BYTES); /* while they run */
     return rc;
 }

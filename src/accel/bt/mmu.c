@@ -131,8 +131,16 @@ static unsigned access_of(const struct cpu *c, enum mem_as as)
     return (c->rflags & FL_AC) ? WALK_AC : 0;
 }
 
-/* What to add to `lin` to reach its page in the guest's views. 0 when the page is not RAM, or nothing may lead there
- * before it has come (lazy.h) or its first write is noted (dirty.h). */
+/* What to add to `lin` to reach its page, at `offset` in RAM's file, in one of the guest's views. */
+static u64 view_delta(const struct cpu *c, u64 lin, u64 offset, bool writable)
+{
+    const u8 *view = writable ? c->vcpu->bt->gview : c->vcpu->bt->roview;
+
+    return (u64)view + offset - (lin & ~0xfffull);
+}
+
+/* The same for a page that nobody needs yet. 0 when it is not RAM, or nothing may lead there before it has come (lazy.h) or
+ * its first write is noted (dirty.h). */
 static u64 page_delta(const struct cpu *c, u64 lin, u64 gpa, bool writable)
 {
     const struct gmem *ram = c->m->ram;
@@ -141,32 +149,31 @@ static u64 page_delta(const struct cpu *c, u64 lin, u64 gpa, bool writable)
     if (!s)
         return 0;
     u64 offset = s->offset + (gpa & ~0xfffull) - s->gpa;
-    const u8 *view = c->vcpu->bt->roview;
-    if (lazy_absent(ram, offset))
+    writable = writable && !s->readonly;
+    if (lazy_absent(ram, offset) || (writable && dirty_on(ram) && !dirty_noted(ram, offset >> 12)))
         return 0;
-    if (writable && !s->readonly) {
-        if (dirty_on(ram) && !dirty_noted(ram, offset >> 12))
-            return 0;
-        view = c->vcpu->bt->gview;
-    }
-    return (u64)view + offset - (lin & ~0xfffull);
+    return view_delta(c, lin, offset, writable);
 }
 
-/* The same for an access that comes now: the page is made present, and noted if it is written. *ret_once: the result may
- * not go into a table. */
+/* The same for an access that comes now: the page is made present, and noted if it is written. 0: it is not RAM.
+ * *ret_once: the result may not go into a table.
+ * A log may begin meanwhile, so that is looked at once: who begins it waits for us to be outside, and drops what we enter. */
 static u64 delta_now(struct cpu *c, u64 lin, u64 gpa, bool writable, bool write, bool *ret_once)
 {
     const struct gmem *ram = c->m->ram;
     const struct gmem_slot *s = ram_slot(ram, gpa & ~0xfffull);
+    bool noting = dirty_on(ram);
 
     *ret_once = false;
-    if (!s || s->readonly || (!dirty_on(ram) && !ram->absent))
-        return page_delta(c, lin, gpa, writable);
+    if (!s)
+        return 0;
     u64 offset = s->offset + (gpa & ~0xfffull) - s->gpa;
+    if (s->readonly)
+        return view_delta(c, lin, offset, false);
     if (!lazy_need(ram, offset))
         return 0;
-    if (!writable || !dirty_on(ram) || dirty_noted(ram, offset >> 12))
-        return page_delta(c, lin, gpa, writable);
+    if (!writable || !noting || dirty_noted(ram, offset >> 12))
+        return view_delta(c, lin, offset, writable);
     enum heat_guess guess = HEAT_NOTE;
     if (write)
         heat_store(c->vcpu->bt, offset >> 12);
@@ -175,7 +182,7 @@ static u64 delta_now(struct cpu *c, u64 lin, u64 gpa, bool writable, bool write,
     if (guess == HEAT_NOTE)
         dirty_note(ram, offset);
     *ret_once = guess == HEAT_ONCE;
-    return page_delta(c, lin, gpa, guess == HEAT_NOTE);
+    return view_delta(c, lin, offset, guess == HEAT_NOTE);
 }
 
 /* How many neighbours are filled in along with a page. */
