@@ -14,6 +14,7 @@
 #include "vm/value.h"
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -56,43 +57,99 @@ static int keep_kernel(const struct host *h, const struct restore *r, const char
     return snap_copy_file(from, to, "kernel", err);
 }
 
+/* The snapshot's files, which are opened beside the building of the machine: the map of a large one takes milliseconds. */
+struct opening {
+    struct restore *r;
+    const char *id; /* the new guest's */
+    struct vm_restore from;
+    struct err err;
+    int rc;
+};
+
+static int open_files(struct opening *o)
+{
+    struct restore *r = o->r;
+    struct host h = {.place = r->h->place};
+
+    if (r->background && keep_kernel(&h, r, o->id, &o->err))
+        return -o->err.code;
+    o->from.memory = snap_open_memory(&h, r->s, &o->err);
+    if (!o->from.memory)
+        return -o->err.code;
+    o->from.kernel = snapshot_open_file(&h, r->s->id, "kernel", NULL);
+    o->from.working_set = snapshot_open_working_set(&h, r->s->id);
+    if (r->background)
+        snapshots_let_go(r->lock); /* for the parent, too; launch() closes what we inherited */
+    else
+        snapshots_unlock(&r->lock);
+    return 0;
+}
+
+static void *opening_thread(void *opaque)
+{
+    struct opening *o = opaque;
+
+    o->rc = open_files(o);
+    return NULL;
+}
+
+static void close_files(const struct vm_restore *from)
+{
+    snapchain_free(from->memory);
+    if (from->kernel >= 0)
+        close(from->kernel);
+    if (from->working_set >= 0)
+        close(from->working_set);
+}
+
+/* Of what is wrong with both, the snapshot's is said. */
+static int open_and_make(struct opening *o, const struct vm_config *config, struct vm **ret_vm,
+                         struct err *err)
+{
+    pthread_t thread;
+    bool beside = !pthread_create(&thread, NULL, opening_thread, o);
+
+    if (!beside)
+        opening_thread(o);
+    int rc = o->rc && !beside ? o->rc : vm_new_from(config, &o->r->fork, ret_vm, err);
+    if (beside)
+        pthread_join(thread, NULL);
+    if (o->rc) {
+        if (!rc)
+            vm_free(*ret_vm);
+        *err = o->err;
+        return o->rc;
+    }
+    if (rc)
+        close_files(&o->from);
+    return rc;
+}
+
 /* The build hook: the record is there, files are opened now. */
 static int build(void *opaque, const struct vm_config *config, const char *id, struct vm **ret_vm,
                  struct err *err)
 {
     struct restore *r = opaque;
     struct state_source state = state_buf_source(&r->state);
-    struct host h = {.place = r->h->place};
-    struct vm_restore from = {
-        .state = &state, .kernel = -1, .working_set = -1, .id = r->s->id, .clock = r->clock};
+    struct opening o = {.r = r,
+                        .id = id,
+                        .from = {.state = &state,
+                                 .kernel = -1,
+                                 .working_set = -1,
+                                 .id = r->s->id,
+                                 .clock = r->clock},
+                        .err = ERR_INIT};
     struct vm *vm = NULL;
+    int rc = open_and_make(&o, config, &vm, err);
 
-    if (r->background && keep_kernel(&h, r, id, err))
-        return -err->code;
-    from.memory = snap_open_memory(&h, r->s, err);
-    if (!from.memory)
-        return -err->code;
-    from.kernel = snapshot_open_file(&h, r->s->id, "kernel", NULL);
-    from.working_set = snapshot_open_working_set(&h, r->s->id);
-    if (r->background)
-        snapshots_let_go(r->lock); /* for the parent, too; launch() closes what we inherited */
-    else
-        snapshots_unlock(&r->lock);
-    int rc = vm_new_from(config, &r->fork, &vm, err);
-    if (rc) {
-        snapchain_free(from.memory);
-        if (from.kernel >= 0)
-            close(from.kernel);
-        if (from.working_set >= 0)
-            close(from.working_set);
+    if (rc)
         return rc;
-    }
     r->state.at = r->state_at;
-    if ((rc = vm_restore(vm, &from, err)))
+    if ((rc = vm_restore(vm, &o.from, err)))
         err_wrap(err, "snapshot '%s'", r->s->name);
     rc = rc ? rc : vm_resume(vm);
-    if (from.kernel >= 0)
-        close(from.kernel);
+    if (o.from.kernel >= 0)
+        close(o.from.kernel);
     if (rc) {
         vm_free(vm);
         return rc;

@@ -2,7 +2,7 @@
  * Locking threads in. Order within a thread: files (Landlock or an empty root, which needs a capability), groups,
  * capabilities, and the seccomp filter last, since it forbids what the others are done with.
  *
- * Invariant: no-new-privileges is set before the first thread starts, so every thread has it.
+ * Invariant: no-new-privileges is set before the first thread of the machine starts, so every one has it.
  */
 #include "vm/sandbox.h"
 

@@ -19,7 +19,8 @@ struct sandbox_needs {
 
 struct sandbox;
 
-/* Prepares all that has to be opened or computed, and sets no-new-privileges. Before any other thread exists. */
+/* Prepares all that has to be opened or computed, and sets no-new-privileges. Before any other thread exists,
+ * but such as end before guest code runs. */
 int sandbox_new(const struct sandbox_needs *needs, struct sandbox **ret_sandbox, struct err *err);
 void sandbox_free(struct sandbox *s); /* threads that are locked in stay so; NULL is fine */
 /* Locks the calling thread in, for good. */
