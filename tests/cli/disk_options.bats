@@ -184,8 +184,9 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
     qemu-img create -q -f qcow2 a.qcow2 4M
     qemu-io -c "write -P 1 1M 1M" a.qcow2 >/dev/null
     for args in "--start-offset 512k" "--max-length 1536k" "--start-offset 1280k --max-length 1M" "--start-offset 3M --max-length 9M"; do
-        # Later versions of qemu-img say what is compressed, too.
-        diff <(disk map --output json $args a.qcow2 | sed 's/, "compressed": false//g' | python3 -m json.tool) \
+        # One after the other: qemu-img opens nothing that we have locked. Later versions of it say what is compressed, too.
+        disk map --output json $args a.qcow2 >ours
+        diff <(sed 's/, "compressed": false//g' ours | python3 -m json.tool) \
             <(qemu-img map -U --output json $args a.qcow2 | sed 's/, "compressed": false//g' | python3 -m json.tool)
     done
 }
