@@ -287,14 +287,17 @@ def machine():
     return f'{model}, {os.cpu_count()} processors, Linux {platform.release()}'
 
 
-def document(args, tables, line):
-    version = subprocess.run([args.qemu, '--version'], capture_output=True, text=True, check=False).stdout.split('\n')[0] \
+def rival(args):
+    return subprocess.run([args.qemu, '--version'], capture_output=True, text=True, check=False).stdout.split('\n')[0] \
         if args.qemu else 'not installed'
+
+
+def document(args, tables, line):
     command = f'bench/migrate.py --rounds {args.rounds}' + (' --busy' if args.busy else '') + \
         (f' --moves {args.moves}' if args.moves else '')
     return '\n'.join([
         '# Migration beside QEMU', '',
-        f'{datetime.date.today()}, {machine()}. Rival: {version} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}. '
+        f'{datetime.date.today()}, {machine()}. Rival: {rival(args)} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}. '
         f'{args.note}', '',
         f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
         *(text for rows in tables for text in rows + ['']), line, '',
@@ -322,12 +325,14 @@ def main():
     options.add_argument('--only', metavar='REGEX', help='cases whose name matches')
     options.add_argument('--busy', action='store_true', help='some of it once more beside a busy process')
     options.add_argument('--moves', type=int, default=0, metavar='N', help='also migrate N times, there and back')
-    options.add_argument('--qemu', default=shutil.which('qemu-system-x86_64'), metavar='PROGRAM')
+    options.add_argument('--qemu', default=shutil.which('qemu-system-x86_64'), metavar='PROGRAM',
+                         help='the rival; Debian 12\'s own, 7.2, corrupts guests that write while they move: take that of its backports')
     options.add_argument('--note', default='', help='what else there is to know about the host, for --out')
     options.add_argument('--out', help='write the tables there, too')
     args, _ = options.parse_known_args()
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
+    print(f'rival: {rival(args)}', file=sys.stderr, flush=True)
     tables = [table(args, 'idle host', CASES)]
     if args.busy:
         neighbour = busy()
