@@ -111,7 +111,7 @@ static int open_and_make(struct opening *o, const struct vm_config *config, stru
 
     if (!beside)
         opening_thread(o);
-    int rc = o->rc && !beside ? o->rc : vm_new_from(config, &o->r->fork, ret_vm, err);
+    int rc = !beside && o->rc ? o->rc : vm_new_from(config, &o->r->fork, ret_vm, err);
     if (beside)
         pthread_join(thread, NULL);
     if (o->rc) {
