@@ -6,9 +6,10 @@ debug port every millisecond; we stamp them. So the pause is the longest time wi
 byte is its first sign of life. QEMU saves in both of its ways: savevm into a qcow2 file, and, stopped, to a file. Figures are
 medians; nothing is asserted. Both are synced when they count as saved. What is restored was read into the page cache before, or
 taken out of it, as the row says; with it the program and its libraries, which a host that takes back what is not used for some
-seconds has dropped by then. Both save once before it counts, and restore from the page cache once before the five that count:
-on a host that is a guest itself, memory is slow when nobody has used it for a while, and our first restore notes for the others
-which pages the guest touches first.
+seconds has dropped by then. Both save once before the five saves of a round that count, and restore from the page cache once
+before five that do: on a host that is a guest itself, memory is slow when nobody has used it for a while, and our first restore
+notes for the others which pages the guest touches first. Such a host also stands still as a whole now and then, for 10 to
+30 ms: in the worst pauses.
 """
 import argparse
 import contextlib
@@ -29,7 +30,7 @@ from guests import LIMIT_S, QUIET, Pipe, Qmp, connect, wait, warm_memory
 from run import first_line, host_name, raise_priority, set_autogroup, write_initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-RESTORES = 5  # in each round: one alone says more about the host than about the program
+RESTORES = SAVES = 5  # in each round: one alone says more about the host than about the program
 APPEND = 'quiet tsc=reliable panic=-1 console=ttyS0'
 
 
@@ -50,6 +51,12 @@ class Ticks(Pipe):
             seen -= 1
         wait('a tick', lambda: len(self.at) > seen)
         return self.at[seen]
+
+    def calm(self):
+        """Now, when it has run for a moment: what went before, as QEMU's delvm, may have stopped it, too."""
+        self.wait_after(time.monotonic())
+        time.sleep(0.2)
+        return time.monotonic()
 
     def longest_ms(self, begin, end):
         near = [t for t in self.at if begin - 0.1 < t < end + 0.1]
@@ -112,6 +119,11 @@ def program_files(program):
     program = shutil.which(program)
     said = subprocess.run(['ldd', program], capture_output=True, text=True, check=False).stdout
     return [program, *(word for line in said.splitlines() for word in line.split() if word.startswith('/'))]
+
+
+def medians(saves):
+    """Of the seconds and of the pauses of saves, but for the first one."""
+    return [statistics.median(each) for each in zip(*saves[1:])]
 
 
 # --- Trapeze -----------------------------------------------------------------------------------------------------
@@ -240,12 +252,16 @@ def trapeze_round(args, files, folder):
         begin = ticks.wait_after(time.monotonic())
         time.sleep(1)
         row['calm_ms'] = ticks.longest_ms(begin + 0.1, time.monotonic() - 0.1)
-        host.do('snapshot', 'create', 'web', 'first')
-        host.do('snapshot', 'rm', 'first')
-        begin = time.monotonic()
-        row['create_s'] = host.timed('snapshot', 'create', 'web', 'full')
-        ticks.wait_after(time.monotonic())
-        row['pause_ms'] = ticks.longest_ms(begin, time.monotonic())
+        saves = []
+        for n in range(SAVES + 1):
+            if n:
+                host.do('snapshot', 'rm', 'full')
+            begin = ticks.calm()
+            took = host.timed('snapshot', 'create', 'web', 'full')
+            ticks.wait_after(time.monotonic())
+            saves.append((took, ticks.longest_ms(begin, time.monotonic())))
+        row['create_s'], row['pause_ms'] = medians(saves)
+        row['worst_pause_ms'] = max(pause for _, pause in saves[1:])
         row['full_bytes'] = host.size('full')
         console.say(b'w')
         console.until(b'w')
@@ -348,26 +364,31 @@ def qemu_round(args, files, folder):
         console.until(b'filled')
         console.say(b't')
         ticks.wait_after(time.monotonic())
-        q.say('savevm one')
-        q.say('delvm one')
-        sync(f'{folder}/disk.qcow2')
-        begin = time.monotonic()
-        q.say('savevm one')
-        sync(f'{folder}/disk.qcow2')
-        row['savevm_s'] = time.monotonic() - begin
-        ticks.wait_after(time.monotonic())
-        row['savevm_pause_ms'] = ticks.longest_ms(begin, time.monotonic())
+        saves = []
+        for n in range(SAVES + 1):
+            if n:
+                q.say('delvm one')
+                sync(f'{folder}/disk.qcow2')
+            begin = ticks.calm()
+            q.say('savevm one')
+            sync(f'{folder}/disk.qcow2')
+            took = time.monotonic() - begin
+            ticks.wait_after(time.monotonic())
+            saves.append((took, ticks.longest_ms(begin, time.monotonic())))
+        row['savevm_s'], row['savevm_pause_ms'] = medians(saves)
         q.do('migrate-set-parameters', **{'max-bandwidth': 1 << 40})
-        q.do('stop')
-        save_to_file(q, saved)
-        os.unlink(saved)
-        q.do('cont')
-        q.do('stop')
-        begin = time.monotonic()
-        save_to_file(q, saved)
-        row['file_pause_ms'] = (time.monotonic() - begin) * 1e3
-        sync(saved)
-        row['file_s'] = time.monotonic() - begin
+        saves = []
+        for n in range(SAVES + 1):
+            if n:
+                q.do('cont')
+                os.unlink(saved)
+            q.do('stop')
+            begin = time.monotonic()
+            save_to_file(q, saved)
+            pause_ms = (time.monotonic() - begin) * 1e3
+            sync(saved)
+            saves.append((time.monotonic() - begin, pause_ms))
+        row['file_s'], row['file_pause_ms'] = medians(saves)
     finally:
         q.end()
         ticks.close()
@@ -402,7 +423,8 @@ def table(args, ours, theirs):
 
     add('longest pause the guest shows while its snapshot is taken',
         theirs_or_none(f'savevm {q.get("savevm_pause_ms", 0):.0f} ms, to a file {q.get("file_pause_ms", 0):.0f} ms'),
-        f'{o["pause_ms"]:.1f} ms', each(ours, 'pause_ms', 1, 1) + f' (without one {o["calm_ms"]:.1f})', '<= 10 ms')
+        f'{o["pause_ms"]:.1f} ms',
+        each(ours, 'pause_ms', 1, 1) + f' (worst {each(ours, "worst_pause_ms", 1, 1)}; without one {o["calm_ms"]:.1f})', '<= 10 ms')
     add('snapshot, start to safely on disk',
         theirs_or_none(f'savevm {q.get("savevm_s", 0):.2f} s, to a file {q.get("file_s", 0):.2f} s'), f'{o["create_s"]:.2f} s',
         each(ours, 'create_s', 1, 2), f'{o["create_s"] / qemu_save:.2f} of the quicker; <= 0.7' if q else '<= 0.7 x')
