@@ -70,25 +70,24 @@ int cache_init(struct bt *bt, u64 size, struct err *err)
 #define SUPPLY_CODE (256 * KiB)
 #define SUPPLY_ARENA (128 * KiB)
 
-/* A kernel before 5.14 does not know how; then pages come as they are touched. */
-static void populate(void *p, u64 bytes, int how)
+/* Has the next `step` of a mapping come when nearly all that has is used. A kernel before 5.14 does not know how; then pages
+ * come as they are touched. */
+static bool supply(u8 *base, u64 used, u64 *supplied, u64 size, u64 step)
 {
-    madvise(p, bytes, how);
+    if (used + step / 8 <= *supplied || *supplied + step > size)
+        return false;
+    madvise(base + *supplied, step, MADV_POPULATE_WRITE);
+    *supplied += step;
+    return true;
 }
 
 void cache_supply(struct bt *bt)
 {
     struct code_cache *k = bt->cache;
 
-    if (k->used + SUPPLY_CODE / 8 > k->supplied && k->supplied + SUPPLY_CODE <= k->size) {
-        populate(k->rw + k->supplied, SUPPLY_CODE, MADV_POPULATE_WRITE);
-        populate(k->rx + k->supplied, SUPPLY_CODE, MADV_POPULATE_READ);
-        k->supplied += SUPPLY_CODE;
-    }
-    if (k->arena_used + SUPPLY_ARENA / 8 > k->arena_supplied && k->arena_supplied + SUPPLY_ARENA <= k->arena_size) {
-        populate(k->arena + k->arena_supplied, SUPPLY_ARENA, MADV_POPULATE_WRITE);
-        k->arena_supplied += SUPPLY_ARENA;
-    }
+    if (supply(k->rw, k->used, &k->supplied, k->size, SUPPLY_CODE))
+        madvise(k->rx + k->supplied - SUPPLY_CODE, SUPPLY_CODE, MADV_POPULATE_READ);
+    supply(k->arena, k->arena_used, &k->arena_supplied, k->arena_size, SUPPLY_ARENA);
 }
 
 void cache_warm(struct bt *bt)
@@ -98,8 +97,8 @@ void cache_warm(struct bt *bt)
     cache_lock(bt); /* other vCPUs may run already */
     cache_supply(bt);
     cache_unlock(bt);
-    populate(k->bucket, BLOCK_BUCKETS * sizeof(*k->bucket), MADV_POPULATE_WRITE);
-    populate(k->page, PAGE_BUCKETS * sizeof(*k->page), MADV_POPULATE_WRITE);
+    madvise(k->bucket, BLOCK_BUCKETS * sizeof(*k->bucket), MADV_POPULATE_WRITE);
+    madvise(k->page, PAGE_BUCKETS * sizeof(*k->page), MADV_POPULATE_WRITE);
 }
 
 static void unmap(void *p, u64 bytes)
