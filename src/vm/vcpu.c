@@ -13,6 +13,7 @@
  *  3. Guest code runs only after this thread and the main one are locked in (sandbox.h).
  *  4. A vCPU's state is read and written in its own thread only: vm_cpus_call() sends work there while it is parked.
  */
+#include "base/cond.h"
 #include "vm/migrate/vm.h"
 #include "vm/parts.h"
 #include "vm/trace.h"
@@ -21,7 +22,6 @@
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <time.h>
 
 static int start_thread(struct vm_cpu *c)
 {
@@ -194,8 +194,6 @@ void vm_cpus_interrupt(struct vm *vm)
 /* With the lock. A vCPU that has just begun to wait for a page from another host lets go of it, too. */
 static void wait_stopped(struct vm *vm)
 {
-    struct timespec until;
-
     if (!vm->migration) {
         pthread_cond_wait(&vm->stopped, &vm->lock);
         return;
@@ -203,10 +201,8 @@ static void wait_stopped(struct vm *vm)
     pthread_mutex_unlock(&vm->lock);
     vm_migrate_interrupt(vm);
     pthread_mutex_lock(&vm->lock);
-    clock_gettime(CLOCK_REALTIME, &until);
-    until.tv_nsec += 10000000;
-    until.tv_sec += until.tv_nsec / NS_PER_S;
-    until.tv_nsec %= NS_PER_S;
+    struct timespec until = cond_after(NS_PER_S / 100);
+
     if (vm->parked < vm->ncpus)
         pthread_cond_timedwait(&vm->stopped, &vm->lock, &until);
 }

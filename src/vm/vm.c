@@ -11,6 +11,7 @@
  */
 #include "vm/vm.h"
 
+#include "base/cond.h"
 #include "device/virtio_console.h"
 #include "vm/control.h"
 #include "vm/migrate/vm.h"
@@ -138,7 +139,7 @@ static int new_machine(const struct vm_config *config, const struct vm_identity 
     atomic_init(&vm->first_user_ns, -1);
     pthread_mutex_init(&vm->lock, NULL);
     pthread_cond_init(&vm->go, NULL);
-    pthread_cond_init(&vm->stopped, NULL);
+    cond_init(&vm->stopped);
     vm_signals_block();
     int rc = build(vm, err);
     if (rc) {

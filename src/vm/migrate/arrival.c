@@ -12,7 +12,6 @@
 #include <stdlib.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
-#include <time.h>
 #include <unistd.h>
 
 #define STATE_MAX (64 * MiB)
@@ -265,11 +264,9 @@ void migrate_arrivals_stop(struct migrate_destination *d)
 
 void migrate_arrivals_wait_first(struct migrate_destination *d)
 {
-    struct timespec until;
+    struct timespec until = cond_after(BYE_S * NS_PER_S);
     int late = 0;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += BYE_S;
     pthread_mutex_lock(&d->lock);
     while (!d->arrival[0].ended && late != ETIMEDOUT)
         late = pthread_cond_timedwait(&d->changed, &d->lock, &until);

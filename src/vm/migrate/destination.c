@@ -35,7 +35,6 @@ int migrate_destination_new(const struct migrate_guest *guest, struct migrate_wo
                             const int *fds, unsigned nfds,
                             struct migrate_destination **ret_destination, struct err *err)
 {
-    pthread_condattr_t monotonic;
     struct migrate_destination *d =
         nfds && nfds <= MIGRATE_CONNECTIONS ? calloc(1, sizeof(*d)) : NULL;
 
@@ -52,10 +51,8 @@ int migrate_destination_new(const struct migrate_guest *guest, struct migrate_wo
     d->memory.seen = calloc(d->words, sizeof(*d->memory.seen));
     d->lazy = (struct lazy_source){migrate_waiters_fetch, d};
     pthread_mutex_init(&d->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&d->changed, &monotonic);
-    pthread_cond_init(&d->page_came, &monotonic);
+    cond_init(&d->changed);
+    cond_init(&d->page_came);
     int rc = migrate_arrivals_init(d, fds, nfds, err);
     if (!rc && !d->memory.seen)
         rc = err_set(err, ENOMEM, "no memory to receive a machine");
@@ -90,12 +87,10 @@ void migrate_destination_cut(struct migrate_destination *d)
 
 void migrate_destination_wait(struct migrate_destination *d, pthread_cond_t *what, s64 *since_s)
 {
-    struct timespec now;
+    struct timespec until = cond_after(NS_PER_S), now;
 
-    clock_gettime(CLOCK_MONOTONIC, &now);
-    *since_s = *since_s ?: now.tv_sec;
-    now.tv_sec++;
-    pthread_cond_timedwait(what, &d->lock, &now);
+    *since_s = *since_s ?: until.tv_sec - 1;
+    pthread_cond_timedwait(what, &d->lock, &until);
     clock_gettime(CLOCK_MONOTONIC, &now);
     /* Nobody is at the other end, whatever the lines look like. */
     if (!d->go && !d->failure.code &&

@@ -10,7 +10,6 @@
 #include <stdio.h>
 #include <string.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 #define NEIGHBOURS 15
 #define REASON_NS (2 * NS_PER_S)
@@ -173,13 +172,12 @@ static void *listen_thread(void *opaque)
 
 int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err)
 {
-    s64 until = migrate_now_ns() + REASON_NS;
-    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+    struct timespec until = cond_after(REASON_NS);
     int late = 0;
 
     pthread_mutex_lock(&s->lock);
     while (s->listening && !s->heard_all && late != ETIMEDOUT)
-        late = pthread_cond_timedwait(&s->changed, &s->lock, &t);
+        late = pthread_cond_timedwait(&s->changed, &s->lock, &until);
     if (s->failure.code == EREMOTEIO)
         rc = err_set(err, EREMOTEIO, "%s", s->failure.msg);
     pthread_mutex_unlock(&s->lock);
@@ -209,13 +207,12 @@ void migrate_listen_stop(struct migrate_source *s)
 int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_ns,
                         const char *what, struct err *err)
 {
-    s64 until = migrate_now_ns() + timeout_ns;
-    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+    struct timespec until = cond_after(timeout_ns);
     int rc = 0;
 
     pthread_mutex_lock(&s->lock);
     while (!*flag && !s->failure.code && !s->cancelled && rc != ETIMEDOUT)
-        rc = timeout_ns ? pthread_cond_timedwait(&s->changed, &s->lock, &t)
+        rc = timeout_ns ? pthread_cond_timedwait(&s->changed, &s->lock, &until)
                         : pthread_cond_wait(&s->changed, &s->lock);
     bool said = *flag;
     pthread_mutex_unlock(&s->lock);
@@ -280,15 +277,14 @@ void migrate_fence_count(struct migrate_source *s, u64 bytes)
 
 int migrate_fence(struct migrate_source *s, s64 timeout_ns, struct err *err)
 {
-    s64 until = migrate_now_ns() + timeout_ns;
-    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+    struct timespec until = cond_after(timeout_ns);
     int late = 0, rc = send_fence(s, ++s->fence, err);
 
     if (rc)
         return rc;
     pthread_mutex_lock(&s->lock);
     while (s->fenced != s->fence && !s->failure.code && !s->cancelled && late != ETIMEDOUT)
-        late = pthread_cond_timedwait(&s->changed, &s->lock, &t);
+        late = pthread_cond_timedwait(&s->changed, &s->lock, &until);
     bool arrived = s->fenced == s->fence;
     pthread_mutex_unlock(&s->lock);
     rc = migrate_source_check(s, err);

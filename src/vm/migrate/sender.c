@@ -187,11 +187,10 @@ void migrate_senders_go(struct migrate_source *s)
 
 bool migrate_senders_wait(struct migrate_source *s, s64 timeout_ns)
 {
-    s64 until = migrate_now_ns() + timeout_ns;
-    struct timespec t = {until / NS_PER_S, until % NS_PER_S};
+    struct timespec until = cond_after(timeout_ns);
 
     pthread_mutex_lock(&s->lock);
-    while (s->busy && pthread_cond_timedwait(&s->changed, &s->lock, &t) != ETIMEDOUT)
+    while (s->busy && pthread_cond_timedwait(&s->changed, &s->lock, &until) != ETIMEDOUT)
         ;
     bool done = !s->busy;
     pthread_mutex_unlock(&s->lock);

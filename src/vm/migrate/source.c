@@ -75,7 +75,6 @@ int migrate_source_new(const struct migrate_guest *guest, const struct migrate_o
                        struct err *err)
 {
     struct migrate_source *s = nfds && nfds <= MIGRATE_CONNECTIONS ? calloc(1, sizeof(*s)) : NULL;
-    pthread_condattr_t monotonic;
     int rc;
 
     if (!s) {
@@ -85,10 +84,8 @@ int migrate_source_new(const struct migrate_guest *guest, const struct migrate_o
     }
     s->guest = guest;
     s->options = *options;
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
     pthread_mutex_init(&s->lock, NULL);
-    pthread_cond_init(&s->changed, &monotonic);
+    cond_init(&s->changed);
     pthread_cond_init(&s->work, NULL);
     migrate_pace_init(&s->pace, options->bytes_per_s);
     rc = take_lines(s, fds, nfds, err);

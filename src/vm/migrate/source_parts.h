@@ -2,6 +2,7 @@
 #ifndef VM_MIGRATE_SOURCE_PARTS_H
 #define VM_MIGRATE_SOURCE_PARTS_H
 
+#include "base/cond.h"
 #include "vm/migrate/gently.h"
 #include "vm/migrate/line.h"
 #include "vm/migrate/pace.h"

@@ -8,6 +8,7 @@
  */
 #include "vm/snapshot/working_set.h"
 
+#include "base/cond.h"
 #include "mem/dirty.h"
 
 #include <endian.h>
@@ -15,7 +16,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 #include <unistd.h>
 #include <zlib.h>
 
@@ -38,12 +38,12 @@ struct working_set {
     void *opaque;
     pthread_t thread;
     bool started;
-    pthread_mutex_t lock; /* protects quit */
+    pthread_mutex_t lock; /* protects quit, which may be read without it */
     pthread_cond_t ended;
     bool quit;
     bool noting; /* a list is to be written */
-    struct list
-        list; /* while noting: count and page[] are atomic, and count may be more than there is room for */
+    /* While noting, count and page[] are atomic, and count may be more than there is room for. */
+    struct list list;
 };
 
 /* --- the file --- */
@@ -82,6 +82,13 @@ static void write_list(int fd, const struct list *noted, bool whole)
     (void)n;
 }
 
+static void close_file(struct working_set *w)
+{
+    if (w->fd >= 0)
+        close(w->fd);
+    w->fd = -1;
+}
+
 /* --- the thread --- */
 
 static void note(void *opaque, u64 page)
@@ -95,21 +102,13 @@ static void note(void *opaque, u64 page)
         __atomic_store_n(&w->list.page[at], (u32)page, __ATOMIC_RELAXED);
 }
 
-static bool asked_to_quit(struct working_set *w)
-{
-    pthread_mutex_lock(&w->lock);
-    bool quit = w->quit;
-    pthread_mutex_unlock(&w->lock);
-    return quit;
-}
-
 /* A page that cannot be had is the business of whoever touches it. */
 static void bring(struct working_set *w)
 {
     u32 count = MIN(__atomic_load_n(&w->list.count, __ATOMIC_RELAXED), (u32)WORKING_SET_PAGES);
     u8 bytes[SNAPMAP_PAGE];
 
-    for (u32 i = 0; i < count && !asked_to_quit(w); i++) {
+    for (u32 i = 0; i < count && !__atomic_load_n(&w->quit, __ATOMIC_RELAXED); i++) {
         u64 page = __atomic_load_n(&w->list.page[i], __ATOMIC_RELAXED);
 
         if (page < dirty_pages(w->chain->ram) && lazy_absent(w->chain->ram, page * SNAPMAP_PAGE) &&
@@ -121,11 +120,9 @@ static void bring(struct working_set *w)
 /* true: it has passed; false: it ends earlier. */
 static bool wait_for_first_second(struct working_set *w)
 {
-    struct timespec until;
+    struct timespec until = cond_after(WORKING_SET_NS);
     int rc = 0;
 
-    clock_gettime(CLOCK_MONOTONIC, &until);
-    until.tv_sec += (time_t)(WORKING_SET_NS / NS_PER_S);
     pthread_mutex_lock(&w->lock);
     while (!w->quit && rc != ETIMEDOUT)
         rc = pthread_cond_timedwait(&w->ended, &w->lock, &until);
@@ -147,6 +144,7 @@ static void *run(void *opaque)
 
         __atomic_store_n(&w->chain->fetched, NULL, __ATOMIC_RELEASE);
         write_list(w->fd, &w->list, whole);
+        close_file(w);
     }
     return NULL;
 }
@@ -164,8 +162,10 @@ static void read_or_note(struct working_set *w)
         w->list.count = 0;
         memset(w->list.page, 0xff, sizeof(w->list.page));
     }
-    if (!w->noting)
+    if (!w->noting) {
+        close_file(w);
         return;
+    }
     w->chain->fetched_opaque = w;
     __atomic_store_n(&w->chain->fetched, note, __ATOMIC_RELEASE);
 }
@@ -174,7 +174,6 @@ struct working_set *working_set_start(struct snapchain *chain, int fd, int (*ent
                                       void *opaque)
 {
     struct working_set *w = calloc(1, sizeof(*w));
-    pthread_condattr_t monotonic;
 
     if (!w) {
         close(fd);
@@ -182,10 +181,7 @@ struct working_set *working_set_start(struct snapchain *chain, int fd, int (*ent
     }
     *w = (struct working_set){.chain = chain, .fd = fd, .enter = enter, .opaque = opaque};
     pthread_mutex_init(&w->lock, NULL);
-    pthread_condattr_init(&monotonic);
-    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
-    pthread_cond_init(&w->ended, &monotonic);
-    pthread_condattr_destroy(&monotonic);
+    cond_init(&w->ended);
     read_or_note(w);
     w->started = !pthread_create(&w->thread, NULL, run, w);
     if (w->started)
@@ -199,13 +195,13 @@ void working_set_free(struct working_set *w)
     if (!w)
         return;
     pthread_mutex_lock(&w->lock);
-    w->quit = true;
+    __atomic_store_n(&w->quit, true, __ATOMIC_RELAXED);
     pthread_cond_signal(&w->ended);
     pthread_mutex_unlock(&w->lock);
     if (w->started)
         pthread_join(w->thread, NULL);
     __atomic_store_n(&w->chain->fetched, NULL, __ATOMIC_RELEASE);
-    close(w->fd);
+    close_file(w);
     pthread_cond_destroy(&w->ended);
     pthread_mutex_destroy(&w->lock);
     free(w);
