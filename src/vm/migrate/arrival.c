@@ -163,23 +163,31 @@ static int take(struct arrival *a, const struct migrate_head *head, struct err *
     return take_control(a, head, err);
 }
 
-static bool stays_gentle(struct arrival *a, enum migrate_type type)
+/* Guests that run on this host come first, be it the very one that moves: in the first round, which is most of what comes at
+ * all, and once the guest runs here, until it has all pages. Between the two everybody waits for what comes. */
+static bool gives_way(const struct arrival *a)
 {
-    return (type == MIGRATE_PAGES || type == MIGRATE_BLOCKS) &&
-           !migrate_patience_over(&a->patience);
+    const struct migrate_destination *d = a->destination;
+
+    return !a->patience.over &&
+           (a->first_round || (atomic_load(&d->running) && atomic_load(&d->missing)));
 }
 
-/* Until it ends; the first time until the first round has, which is most of what comes at all, or until its patience has. */
+/* Until the line ends, or somebody with another priority is to go on. */
 static void take_all(void *opaque)
 {
     struct arrival *a = opaque;
     struct migrate_head head = {0};
 
+    a->patience.seen_ns = 0;
     do {
         a->rc = migrate_line_receive(&a->line, &head, &a->err);
         if (!a->rc)
             a->rc = take(a, &head, &a->err);
-    } while (!a->rc && (!a->bulk || stays_gentle(a, head.type)));
+        a->first_round &= head.type == MIGRATE_PAGES || head.type == MIGRATE_BLOCKS;
+        if (a->gentle)
+            migrate_patience_over(&a->patience);
+    } while (!a->rc && gives_way(a) == a->gentle);
 }
 
 static void *arrival_thread(void *opaque)
@@ -187,11 +195,13 @@ static void *arrival_thread(void *opaque)
     struct arrival *a = opaque;
 
     prctl(PR_SET_NAME, "migrate-in");
-    if (a->bulk) /* the guest may be on this very host */
-        migrate_gently(take_all, a);
-    a->bulk = false;
-    if (!a->rc)
-        take_all(a);
+    while (!a->rc) {
+        a->gentle = gives_way(a);
+        if (a->gentle)
+            migrate_gently(take_all, a);
+        else
+            take_all(a);
+    }
     pthread_mutex_lock(&a->destination->lock);
     a->ended = true;
     pthread_mutex_unlock(&a->destination->lock);
@@ -211,7 +221,7 @@ int migrate_arrivals_init(struct migrate_destination *d, const int *fds, unsigne
         a->fence = 0;
         a->rc = 0;
         a->err = ERR_INIT;
-        a->bulk = !d->running;
+        a->first_round = !d->running;
         a->ended = false;
         int one = migrate_line_init(&a->line, fds[i], MIGRATE_TO_DESTINATION, err);
         if (one)

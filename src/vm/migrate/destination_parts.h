@@ -14,7 +14,8 @@ struct arrival {
     struct migrate_decoder decoder;
     pthread_t thread;
     bool started;
-    bool bulk; /* its thread gives way to guests just now */
+    bool first_round; /* until something else than pages and blocks comes */
+    bool gentle;      /* just now its thread gives way to guests */
     struct migrate_patience patience;
     u32 fence;  /* the last one that came */
     int rc;     /* of its thread */

@@ -1,6 +1,6 @@
 /*
  * Threads that send pages: each takes the groups that are its own from the list, over its own
- * connection. While the guest runs here, they give way to it (gently.h).
+ * connection. While the guest runs, they give way to it (gently.h).
  *
  *   waiting --pass--> sending --nothing left--> waiting
  *      \--quit--> ended
@@ -119,7 +119,7 @@ static void *sender_thread(void *opaque)
             continue;
         }
         seen = s->pass;
-        bool runs = s->phase == MIGRATE_PRECOPY;
+        bool runs = s->phase != MIGRATE_HANDOVER; /* here, or there on what may be the same host */
         pthread_mutex_unlock(&s->lock);
         m->gentle = runs && !m->patience.over;
         if (m->gentle) {
