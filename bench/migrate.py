@@ -10,6 +10,7 @@ asserted. Every process and file of a run is in a folder of its own, TRAPEZE_ROO
 """
 import argparse
 import datetime
+import functools
 import json
 import os
 import platform
@@ -287,9 +288,10 @@ def machine():
     return f'{model}, {os.cpu_count()} processors, Linux {platform.release()}'
 
 
-def rival(args):
-    return subprocess.run([args.qemu, '--version'], capture_output=True, text=True, check=False).stdout.split('\n')[0] \
-        if args.qemu else 'not installed'
+@functools.cache
+def version(program):
+    said = subprocess.run([program, '--version'], capture_output=True, text=True, check=False).stdout if program else ''
+    return said.split('\n', maxsplit=1)[0] or 'not installed'
 
 
 def document(args, tables, line):
@@ -297,7 +299,7 @@ def document(args, tables, line):
         (f' --moves {args.moves}' if args.moves else '')
     return '\n'.join([
         '# Migration beside QEMU', '',
-        f'{datetime.date.today()}, {machine()}. Rival: {rival(args)} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}. '
+        f'{datetime.date.today()}, {machine()}. Rival: {version(args.qemu)} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}. '
         f'{args.note}', '',
         f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
         *(text for rows in tables for text in rows + ['']), line, '',
@@ -332,7 +334,7 @@ def main():
     args, _ = options.parse_known_args()
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
-    print(f'rival: {rival(args)}', file=sys.stderr, flush=True)
+    print(f'rival: {version(args.qemu)}', file=sys.stderr, flush=True)
     tables = [table(args, 'idle host', CASES)]
     if args.busy:
         neighbour = busy()
