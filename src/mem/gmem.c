@@ -131,7 +131,7 @@ static bool present(const struct gmem *m, const struct gmem_slot *s, u64 gpa, u6
     u64 first, end;
     int rc;
 
-    if (!m->absent || s->offset >= m->size || !len)
+    if (!__atomic_load_n(&m->absent, __ATOMIC_ACQUIRE) || s->offset >= m->size || !len)
         return true;
     first = (s->offset + (gpa - s->gpa)) / PAGE_BYTES;
     end = (s->offset + (gpa - s->gpa) + len + PAGE_BYTES - 1) / PAGE_BYTES;
