@@ -1,15 +1,17 @@
 """What the benchmarks of snapshots and of migration share: waiting, the pipe a guest writes to, and QEMU's monitor."""
-import contextlib
+import fcntl
 import json
 import mmap
 import os
 import socket
+import struct
 import subprocess
 import threading
 import time
 
 QUIET = {'stdin': subprocess.DEVNULL, 'stdout': subprocess.DEVNULL, 'stderr': subprocess.DEVNULL}
 LIMIT_S = 120
+RECORD = struct.Struct('QQ')  # of bench_stamp: when, in ns, and how many bytes follow
 
 
 def wait(what, condition, limit_s=LIMIT_S):
@@ -39,37 +41,53 @@ def connect(path):
 
 
 class Pipe:
-    """A named pipe that a VMM writes the guest's bytes to; came() is called with each read."""
+    """A named pipe that a VMM writes the guest's bytes to; came() is called with what bench_stamp read at once, and when it did,
+    some milliseconds later."""
+
+    stamper = None  # the program; see use_stamper()
 
     def __init__(self, path):
         self.path = path
+        self.rest = b''
         os.mkfifo(path)
-        self.fd = os.open(path, os.O_RDWR)
-        self.stop = False
+        self.process = subprocess.Popen([self.stamper, path], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, bufsize=0)
+        fcntl.fcntl(self.process.stdout, fcntl.F_SETPIPE_SZ, 1 << 20)
+        if not os.read(self.process.stdout.fileno(), RECORD.size):  # the first record
+            raise RuntimeError(f'{self.stamper} cannot read {path}')
         self.thread = threading.Thread(target=self.read, daemon=True)
         self.thread.start()
 
     def read(self):
-        # A stamp is to say when the guest wrote, not when the host's scheduler let us read: beside threads of the same
-        # weight that was up to 27 ms later. Who may not have that is as late as the host makes him.
-        with contextlib.suppress(PermissionError):
-            os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(1))
-        while True:
-            data = os.read(self.fd, 4096)
-            now = time.monotonic()
-            if self.stop:
+        while data := os.read(self.process.stdout.fileno(), 1 << 20):
+            self.take(data)
+            time.sleep(0.01)  # a wake-up for each byte would take the time that is measured
+
+    def take(self, data):
+        data, at = self.rest + data, 0
+        while len(data) - at >= RECORD.size:
+            ns, size = RECORD.unpack_from(data, at)
+            if len(data) - at - RECORD.size < size:
                 break
-            self.came(now, data)
+            at += RECORD.size + size
+            if size:
+                self.came(ns / 1e9, data[at - size:at])
+        self.rest = data[at:]
 
     def came(self, now, data):
         raise NotImplementedError
 
     def close(self):
-        self.stop = True
-        os.write(self.fd, b'.')
+        self.process.kill()
+        self.process.wait()
         self.thread.join()
-        os.close(self.fd)
+        self.process.stdout.close()
         os.unlink(self.path)
+
+
+def use_stamper(build):
+    """Builds what stamps the bytes of all pipes."""
+    subprocess.run(['ninja', '-C', build, 'bench/bench_stamp'], check=True, stdout=subprocess.DEVNULL)
+    Pipe.stamper = os.path.join(build, 'bench', 'bench_stamp')
 
 
 class Qmp:

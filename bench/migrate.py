@@ -23,7 +23,7 @@ import sys
 import tempfile
 import time
 
-from guests import QUIET, Pipe, Qmp, wait, warm_memory
+from guests import QUIET, Pipe, Qmp, use_stamper, wait, warm_memory
 
 LINE = 128 * 1024 * 1024
 PAGES = 'same=8'  # of a kind that zstd makes an eighth of
@@ -299,8 +299,8 @@ def document(args, tables, line):
         (f' --moves {args.moves}' if args.moves else '')
     return '\n'.join([
         '# Migration beside QEMU', '',
-        f'{datetime.date.today()}, {machine()}. Rival: {version(args.qemu)} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}. '
-        f'{args.note}', '',
+        f'{datetime.date.today()}, {machine()}. Rival: {version(args.qemu)} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}.'
+        f'{args.note and " " + args.note}', '',
         f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
         *(text for rows in tables for text in rows + ['']), line, '',
         'A 1 GiB guest with 360 MiB of contents; 256 MiB of it are rewritten at the rate in the first column. Blackout: from the last '
@@ -335,6 +335,7 @@ def main():
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
     print(f'rival: {version(args.qemu)}', file=sys.stderr, flush=True)
+    use_stamper(args.build)
     tables = [table(args, 'idle host', CASES)]
     if args.busy:
         neighbour = busy()

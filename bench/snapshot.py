@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 
-from guests import LIMIT_S, QUIET, Pipe, Qmp, connect, wait, warm_memory
+from guests import LIMIT_S, QUIET, Pipe, Qmp, connect, use_stamper, wait, warm_memory
 from run import first_line, host_name, raise_priority, set_autogroup, write_initramfs
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -494,6 +494,7 @@ def main():
     p.add_argument('--out', help='write the table there, too')
     args = p.parse_args()
     args.trapeze = args.trapeze or os.path.join(args.build, 'src', 'cmd', 'trapeze')
+    use_stamper(args.build)
     raise_priority(-20)
     with tempfile.TemporaryDirectory(prefix='trapeze-bench-', dir=args.dir) as work:
         ours, theirs = rounds(args, work)
