@@ -10,10 +10,8 @@ asserted. Every process and file of a run is in a folder of its own, TRAPEZE_ROO
 """
 import argparse
 import datetime
-import functools
 import json
 import os
-import platform
 import re
 import shutil
 import signal
@@ -24,6 +22,7 @@ import tempfile
 import time
 
 from guests import QUIET, Pipe, Qmp, use_stamper, wait, warm_memory
+from run import first_line, host_name
 
 LINE = 128 * 1024 * 1024
 PAGES = 'same=8'  # of a kind that zstd makes an eighth of
@@ -282,24 +281,12 @@ def moves(args, folder):
             host.close()
 
 
-def machine():
-    with open('/proc/cpuinfo', encoding='ascii', errors='replace') as f:
-        model = next((line.split(':')[1].strip() for line in f if line.startswith('model name')), 'unknown')
-    return f'{model}, {os.cpu_count()} processors, Linux {platform.release()}'
-
-
-@functools.cache
-def version(program):
-    said = subprocess.run([program, '--version'], capture_output=True, text=True, check=False).stdout if program else ''
-    return said.split('\n', maxsplit=1)[0] or 'not installed'
-
-
-def document(args, tables, line):
+def document(args, version, tables, line):
     command = f'bench/migrate.py --rounds {args.rounds}' + (' --busy' if args.busy else '') + \
         (f' --moves {args.moves}' if args.moves else '')
     return '\n'.join([
         '# Migration beside QEMU', '',
-        f'{datetime.date.today()}, {machine()}. Rival: {version(args.qemu)} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}.'
+        f'{datetime.date.today()}, {host_name()}. Rival: {version} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}.'
         f'{args.note and " " + args.note}', '',
         f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
         *(text for rows in tables for text in rows + ['']), line, '',
@@ -334,7 +321,8 @@ def main():
     args, _ = options.parse_known_args()
     signal.signal(signal.SIGTERM, interrupted)
     signal.signal(signal.SIGHUP, interrupted)
-    print(f'rival: {version(args.qemu)}', file=sys.stderr, flush=True)
+    version = first_line([args.qemu or 'qemu-system-x86_64', '--version'])
+    print(f'rival: {version}', file=sys.stderr, flush=True)
     use_stamper(args.build)
     tables = [table(args, 'idle host', CASES)]
     if args.busy:
@@ -348,7 +336,7 @@ def main():
     print(line)
     if args.out:
         with open(args.out, 'w', encoding='utf-8') as f:
-            f.write(document(args, tables, line))
+            f.write(document(args, version, tables, line))
 
 
 if __name__ == '__main__':
