@@ -37,7 +37,6 @@ VARIANTS=(compat=0.10 compat=1.1,cluster_size=512 compat=0.10,cluster_size=4k cl
 
 @test "every pair of settings, both ways (TRAPEZE_NIGHTLY=1: a thousand variants more)" {
     need_qemu
-    command -v python3 >/dev/null || skip "python3 is not installed"
     run python3 "$BATS_TEST_DIRNAME/disk_matrix.py" "$TRAPEZE" ${TRAPEZE_NIGHTLY:+all}
     echo "$output"
     [ "$status" -eq 0 ]
@@ -58,7 +57,6 @@ VARIANTS=(compat=0.10 compat=1.1,cluster_size=512 compat=0.10,cluster_size=4k cl
 
 @test "map says what qemu-img says" {
     need_qemu
-    command -v python3 >/dev/null || skip "python3 is not installed"
     qemu-img create -q -f qcow2 base.qcow2 4M
     qemu-io -c "write -P 1 0 1M" -c "write -z 2M 512k" base.qcow2 >/dev/null
     qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2 5M
@@ -84,7 +82,6 @@ END
 
 @test "info has qemu-img's names" {
     need_qemu
-    command -v python3 >/dev/null || skip "python3 is not installed"
     qemu-img create -q -f qcow2 -o lazy_refcounts=on,refcount_bits=8 base.qcow2 3M
     qemu-img create -q -f qcow2 -b base.qcow2 -F qcow2 top.qcow2
     qemu-img create -q -f qcow2 snapshots.qcow2 3M
@@ -234,7 +231,6 @@ END
 
 @test "of random damage, check finds what qemu-img finds, and mends it" {
     need_qemu
-    command -v python3 >/dev/null || skip "python3 is not installed"
     run python3 "$BATS_TEST_DIRNAME/disk_repair.py" "$TRAPEZE" ${TRAPEZE_NIGHTLY:+500}
     echo "$output"
     [ "$status" -eq 0 ]
@@ -346,7 +342,6 @@ END
 
 @test "an image in use is refused" {
     command -v flock >/dev/null || skip "flock is not installed"
-    command -v python3 >/dev/null || skip "python3 is not installed"
     disk create a.qcow2 1M
     python3 - "$TRAPEZE" <<'END'
 import fcntl, struct, subprocess, sys

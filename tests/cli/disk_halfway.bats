@@ -42,7 +42,6 @@ limited() { ( trap '' XFSZ; ulimit -f $(($1 / 1024)); shift; "$TRAPEZE" disk "$@
 
 @test "commit and rebase that are stopped say what is to be done, and harm nothing" {
     need_qemu
-    command -v python3 >/dev/null || skip "python3 is not installed"
     qemu-img create -q -f qcow2 base.qcow2 64M
     qemu-io -c 'write -P 1 0 64M' base.qcow2 >/dev/null
     qemu-img create -q -f qcow2 new.qcow2 64M

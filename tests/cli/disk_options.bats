@@ -7,11 +7,6 @@ teardown() {
     [ -z "${loop:-}" ] || losetup -d "$loop"
 }
 
-need_both() {
-    need_qemu
-    command -v python3 >/dev/null || skip "python3 is not installed"
-}
-
 # Noise cannot be packed.
 make_mixed() {
     make_raw "$1"
@@ -29,7 +24,7 @@ assert a == b, (a, b)' <(disk info --output json $1) <(qemu-img info -U --output
 }
 
 @test "convert -c packs what qemu-img packs, as small, in every variant" {
-    need_both
+    need_qemu
     make_mixed a.raw
     for kind in zlib zstd; do
         for v in cluster_size=512 refcount_bits=1,cluster_size=1k refcount_bits=2,cluster_size=4k cluster_size=64k \
@@ -63,7 +58,7 @@ assert a == b, (a, b)' <(disk info --output json $1) <(qemu-img info -U --output
 }
 
 @test "preallocation takes the space that qemu-img's takes" {
-    need_both
+    need_qemu
     make_mixed a.raw
     about() { [ "$1" -ge $(($2 * 9 / 10)) ] && [ "$1" -le $(($2 * 11 / 10 + 64)) ]; }
     for how in metadata falloc full; do
@@ -99,7 +94,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "convert -B makes an overlay of the old base's copy" {
-    need_both
+    need_qemu
     make_mixed base.raw
     disk create -b base.raw -F raw top.qcow2 6M
     qemu-io -f qcow2 -c "write -P 9 100k 300k" -c "write -z 1M 256k" -c "write -P 3 5500k 100k" top.qcow2 >/dev/null
@@ -124,7 +119,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "convert -n writes into what is there" {
-    need_both
+    need_qemu
     make_mixed a.raw
     for v in cluster_size=512 compat=0.10 cluster_size=64k,lazy_refcounts=on; do
         for packed in "" -c; do
@@ -159,7 +154,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "convert -S says which zeros become holes" {
-    need_both
+    need_qemu
     head -c 4194304 /dev/zero >a.raw
     for at in 0 64 128 192; do
         printf x | dd of=a.raw conv=notrunc status=none bs=1k seek=$at
@@ -180,7 +175,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "map of a part of the disk" {
-    need_both
+    need_qemu
     qemu-img create -q -f qcow2 a.qcow2 4M
     qemu-io -c "write -P 1 1M 1M" a.qcow2 >/dev/null
     for args in "--start-offset 512k" "--max-length 1536k" "--start-offset 1280k --max-length 1M" "--start-offset 3M --max-length 9M"; do
@@ -192,7 +187,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "info -U of a chain in other folders has qemu-img's keys and values" {
-    need_both
+    need_qemu
     mkdir -p sub
     qemu-img create -q -f raw sub/low.raw 1M
     qemu-img create -q -f qcow2 -b low.raw -F raw sub/mid.qcow2
@@ -204,7 +199,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "commit -b goes down by several images, and empties none" {
-    need_both
+    need_qemu
     make_mixed base.raw
     disk create -b base.raw -F raw mid.qcow2
     qemu-io -f qcow2 -c "write -P 8 200k 1M" mid.qcow2 >/dev/null
@@ -226,7 +221,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "exit statuses of compare and check, quiet or not" {
-    need_both
+    need_qemu
     make_mixed a.raw
     disk convert -f raw -O qcow2 a.raw a.qcow2
     cp a.raw longer.raw
@@ -262,7 +257,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "-o help, sizes by -o, and a backing image that is not there yet" {
-    need_both
+    need_qemu
     run disk create -o help -f qcow2 x.qcow2
     [ "$status" -eq 0 ]
     [[ $output == *cluster_size*preallocation* ]]
@@ -302,7 +297,7 @@ print(sum(e["length"] for e in json.load(sys.stdin) if "offset" in e))')" -eq $(
 }
 
 @test "an image that somebody writes to is read with -U only" {
-    need_both
+    need_qemu
     disk create a.qcow2 1M
     python3 - "$TRAPEZE" <<'END'
 import fcntl, struct, subprocess, sys
@@ -317,7 +312,7 @@ END
 }
 
 @test "a convert that is stopped leaves nothing, or something that is no image" {
-    need_both
+    need_qemu
     seq 1 4000000 >text.raw
     truncate -s 32M text.raw
     python3 - "$TRAPEZE" <<'END'
@@ -381,7 +376,6 @@ END
 }
 
 @test "a preallocation that fails leaves nothing" {
-    command -v python3 >/dev/null || skip "python3 is not installed"
     python3 - "$TRAPEZE" <<'END'
 import glob, resource, subprocess, sys
 # SIGXFSZ would end the program: a file that may not grow that far is an error of a write like others.
@@ -418,7 +412,7 @@ END
 }
 
 @test "block devices hold images of any size" {
-    need_both
+    need_qemu
     command -v losetup >/dev/null || skip "losetup is not installed"
     make_mixed a.raw
     truncate -s 5000100 a.raw
