@@ -1,12 +1,12 @@
 /*
  * Carrying bytes. Invariant: whatever was read is written before the end is passed on, in each direction by
- * itself. One process each, so it needs no thread of the VMM and outlives the verb that made it.
+ * itself.
  */
 #include "cmd/pump.h"
 
+#include "cmd/carrier.h"
 #include <errno.h>
 #include <poll.h>
-#include <signal.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -38,37 +38,29 @@ static bool carry(int from, int to)
     return n > 0 && write_all(to, buf, (size_t)n);
 }
 
-static void pump(int in, int out, int line)
+struct pump {
+    int in, out;
+};
+
+static void pump(void *opaque, int line)
 {
-    struct pollfd p[] = {{.fd = in, .events = POLLIN}, {.fd = line, .events = POLLIN}};
+    const struct pump *from = opaque;
+    struct pollfd p[] = {{.fd = from->in, .events = POLLIN}, {.fd = line, .events = POLLIN}};
 
     while (poll(p, 2, -1) > 0 || errno == EINTR) {
-        if (p[0].revents && !carry(in, line))
+        if (p[1].revents && !carry(line, from->out))
             break;
-        if (p[1].revents && !carry(line, out))
-            break;
+        if (p[0].revents && !carry(from->in, line)) {
+            shutdown(line,
+                     SHUT_WR); /* and whoever has the other end may still have something to say */
+            p[0].fd = -1;
+        }
     }
 }
 
 int pump_start(int in, int out, int *ret_fd, struct err *err)
 {
-    int pair[2];
+    struct pump p = {in, out};
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-        return err_sys(err, errno, "socketpair");
-    pid_t child = fork();
-    if (!child) {
-        signal(SIGPIPE, SIG_IGN);
-        signal(SIGINT, SIG_IGN);
-        close(pair[0]);
-        pump(in, out, pair[1]);
-        _exit(0);
-    }
-    close(pair[1]);
-    if (child < 0) {
-        close(pair[0]);
-        return err_sys(err, errno, "fork");
-    }
-    *ret_fd = pair[0];
-    return 0;
+    return carrier_start(pump, &p, in, out, ret_fd, err);
 }

@@ -1,22 +1,18 @@
 /*
  * TLS by OpenSSL. Only version 1.3; certificates are asked of both sides and must be signed by --ca; a
  * pre-shared key is used with an ephemeral exchange, so a key that leaks later opens nothing of before.
- *
- * The carrier is one process for one connection, with one thread: it polls both ends.
  */
 #include "cmd/tls.h"
 
-#include "cmd/openssl.h"
+#include "cmd/carrier.h"
+#include "cmd/tls_carry.h"
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
 #include <unistd.h>
 
-#define CHUNK 65536
 #define HANDSHAKE_MS 10000
 #define KEY_MIN 16 /* bytes */
 #define KEY_MAX 64
@@ -197,71 +193,6 @@ static int handshake(SSL *ssl, bool server, struct err *err)
     return 0;
 }
 
-static bool write_plain(int fd, const u8 *buf, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, buf, len);
-
-        if (n < 0 && errno != EINTR)
-            return false;
-        if (n > 0) {
-            buf += n;
-            len -= (size_t)n;
-        }
-    }
-    return true;
-}
-
-/* Everything that can be read without waiting. */
-static bool carry_in(SSL *ssl, int plain)
-{
-    static u8 buf[CHUNK];
-    int n;
-
-    while ((n = openssl.SSL_read(ssl, buf, sizeof(buf))) > 0)
-        if (!write_plain(plain, buf, (size_t)n))
-            return false;
-    int want = openssl.SSL_get_error(ssl, n);
-    return want == SSL_ERROR_WANT_READ || want == SSL_ERROR_WANT_WRITE;
-}
-
-static bool carry_out(SSL *ssl, int plain)
-{
-    static u8 buf[CHUNK];
-    ssize_t len = read(plain, buf, sizeof(buf)), at = 0;
-
-    if (len < 0 && errno == EINTR)
-        return true;
-    while (at < len) {
-        int n = openssl.SSL_write(ssl, buf + at, (int)(len - at));
-
-        if (n > 0)
-            at += n;
-        /* Nobody may wait for the other side to read while it waits for us to: take what it sends. */
-        else if (!wait_for(ssl, n, 1) && openssl.SSL_get_error(ssl, n) != SSL_ERROR_WANT_WRITE)
-            return false;
-        else if (openssl.SSL_pending(ssl) && !carry_in(ssl, plain))
-            return false;
-    }
-    return len > 0;
-}
-
-/* Until either end hangs up or the line breaks; says why. */
-static int carry(SSL *ssl, int plain)
-{
-    struct pollfd p[] = {{.fd = openssl.SSL_get_fd(ssl), .events = POLLIN},
-                         {.fd = plain, .events = POLLIN}};
-    int why = 0;
-
-    while (!why && (poll(p, 2, -1) > 0 || errno == EINTR)) {
-        errno = 0;
-        if ((p[0].revents && !carry_in(ssl, plain)) || (p[1].revents && !carry_out(ssl, plain)))
-            why = errno ?: EPIPE;
-    }
-    openssl.SSL_shutdown(ssl);
-    return why;
-}
-
 static int new_ssl(SSL_CTX *ctx, int fd, const char *host, SSL **ret_ssl, struct err *err)
 {
     SSL *ssl = openssl.SSL_new(ctx);
@@ -275,43 +206,33 @@ static int new_ssl(SSL_CTX *ctx, int fd, const char *host, SSL **ret_ssl, struct
     return 0;
 }
 
-/* The carrier's process. For a server the handshake is its first work. */
-static void run_carrier(SSL *ssl, int plain, bool server)
+struct line {
+    SSL *ssl;
+    bool server; /* its handshake is the carrier's first work */
+};
+
+static void run_carrier(void *opaque, int plain)
 {
+    const struct line *l = opaque;
     struct err err = ERR_INIT;
 
-    signal(SIGPIPE, SIG_IGN);
-    signal(SIGINT, SIG_IGN);
-    if (server && handshake(ssl, true, &err)) {
+    if (l->server && handshake(l->ssl, true, &err)) {
         dprintf(STDERR_FILENO, "trapeze receive: %s\n", err.msg);
-        _exit(1);
+        return;
     }
-    int why = carry(ssl, plain);
+    int why = tls_carry(l->ssl, plain);
     /* The machine's process sees the end of a socket pair: only this one knows of a cable. */
     if (why == ETIMEDOUT || why == EHOSTUNREACH || why == ENETUNREACH)
         dprintf(STDERR_FILENO, "trapeze %s: the line to the other host: %s\n",
-                server ? "receive" : "migrate", strerror(why));
-    _exit(0);
+                l->server ? "receive" : "migrate", strerror(why));
 }
 
 static int start_carrier(SSL *ssl, bool server, int *ret_fd, struct err *err)
 {
-    int pair[2];
+    struct line l = {ssl, server};
+    int fd = openssl.SSL_get_fd(ssl);
 
-    if (socketpair(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC, 0, pair))
-        return err_sys(err, errno, "socketpair");
-    pid_t child = fork();
-    if (!child) {
-        close(pair[0]);
-        run_carrier(ssl, pair[1], server);
-    }
-    close(pair[1]);
-    if (child < 0) {
-        close(pair[0]);
-        return err_sys(err, errno, "fork");
-    }
-    *ret_fd = pair[0];
-    return 0;
+    return carrier_start(run_carrier, &l, fd, fd, ret_fd, err);
 }
 
 static int wrap(const struct tls_options *o, int fd, const char *host, bool server, int *ret_fd,
