@@ -12,7 +12,7 @@
 #include <sys/prctl.h>
 
 #define NEIGHBOURS 15
-#define REASON_NS (2 * NS_PER_S)
+#define END_NS (2 * NS_PER_S)
 
 static void say(struct migrate_source *s, bool *flag)
 {
@@ -170,14 +170,21 @@ static void *listen_thread(void *opaque)
     return NULL;
 }
 
-int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err)
+void migrate_listen_wait_end(struct migrate_source *s)
 {
-    struct timespec until = cond_after(REASON_NS);
+    struct timespec until = cond_after(END_NS);
     int late = 0;
 
     pthread_mutex_lock(&s->lock);
     while (s->listening && !s->heard_all && late != ETIMEDOUT)
         late = pthread_cond_timedwait(&s->changed, &s->lock, &until);
+    pthread_mutex_unlock(&s->lock);
+}
+
+int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err)
+{
+    migrate_listen_wait_end(s);
+    pthread_mutex_lock(&s->lock);
     if (s->failure.code == EREMOTEIO)
         rc = err_set(err, EREMOTEIO, "%s", s->failure.msg);
     pthread_mutex_unlock(&s->lock);

@@ -427,6 +427,14 @@ static int measure(struct migrate_source *s, struct err *err)
     return rc;
 }
 
+/* It hangs up when it has read it. Whoever cuts a line sooner may take it back: a page that it had asked for meanwhile comes
+ * too late here, and a connection that is closed with something unread is reset. */
+static void say_bye(struct migrate_source *s)
+{
+    if (!migrate_line_say(&s->line[0], MIGRATE_BYE, 0, NULL, 0, NULL))
+        migrate_listen_wait_end(s);
+}
+
 int migrate_source_run(struct migrate_source *s, struct err *err)
 {
     bool again = s->owner == MIGRATE_SERVING;
@@ -454,7 +462,7 @@ int migrate_source_run(struct migrate_source *s, struct err *err)
     if (rc && s->owner == MIGRATE_OURS)
         migrate_line_say(&s->line[0], MIGRATE_CANCEL, 0, NULL, 0, NULL);
     else if (!rc && s->owner == MIGRATE_GONE)
-        migrate_line_say(&s->line[0], MIGRATE_BYE, 0, NULL, 0, NULL);
+        say_bye(s);
     migrate_senders_stop(s);
     migrate_listen_stop(s);
     if (s->logging && (s->owner == MIGRATE_OURS || s->owner == MIGRATE_GONE)) {

@@ -98,6 +98,8 @@ void migrate_listen_stop(struct migrate_source *s); /* cuts the lines */
 /* Waits until *flag or failure, at most timeout_ns (0: for ever). -ETIMEDOUT, or why it failed. */
 int migrate_listen_wait(struct migrate_source *s, const bool *flag, s64 timeout_ns,
                         const char *what, struct err *err);
+/* Until the other side has hung up, a moment at most: it may not have read the last message yet, or not said its last one. */
+void migrate_listen_wait_end(struct migrate_source *s);
 /* A line could not be written any more: if the other side has said why, that is the reason. */
 int migrate_listen_reason(struct migrate_source *s, int rc, struct err *err);
 /* Sends a fence over every line (senders are idle) and waits until all that was sent has come, at most timeout_ns. */
