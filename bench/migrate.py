@@ -75,7 +75,7 @@ class Debug(Pipe):
 
 
 def walk(guest):
-    return f'set=256 fill=104 work=1024 {guest}'
+    return f'set=256 fill=104 work=4096 {guest}'
 
 
 def begin(pipe):
