@@ -2,13 +2,14 @@
 """Live migration beside QEMU's, same guest, same host, in turns: total time, blackout, bytes on the line, and what the guest felt.
 
 The guest (guest/payload/walker.c) fills 360 MiB of its 1 GiB, rewrites 256 MiB of it page by page at a chosen rate, checks each
-page before, calculates in between, and writes a byte to the debug port every millisecond and another after so much
-calculation. We stamp those bytes when they come out: the blackout is from the last of the source to the first of the
-destination; `work` is how much it calculated on its old host while it was copied, then on both until all of it was there, and
-`ticks` how many of its milliseconds it made use of in the first second after, all in percent of the second before. Nothing is
-asserted. Every process and file of a run is in a folder of its own, TRAPEZE_ROOT too, and gone after it.
+page before, calculates in between, and writes a byte to the debug port every millisecond and another after so much work, be it
+pages or calculation. We stamp those bytes when they come out: the blackout is from the last of the source to the first of the
+destination; `work` is how much it did on its old host while it was copied, then on both until all of it was there, and
+`ticks` how many of its milliseconds it made use of in the first second after, all in percent of the second before. How much of
+its work it gets done beside somebody who only copies memory is measured, too. Nothing is asserted. Every process and file of a run is in a folder of its own, TRAPEZE_ROOT too, and gone after it.
 """
 import argparse
+import contextlib
 import datetime
 import json
 import os
@@ -281,7 +282,33 @@ def moves(args, folder):
             host.close()
 
 
-def document(args, version, tables, line):
+COPIES = 'import os; os.nice(10); a = bytearray(1 << 28); b = bytearray(1 << 28)\nwhile True: b[:] = a'
+
+
+def beside_copying(args, folder):
+    """What the processors' shared memory alone costs: the guest's work while another process copies, as nice as we are."""
+    host = Trapeze(args, folder, 'a')
+    work = {None: [], COPIES: []}
+    try:
+        host.start(args, 'rate=400')
+        for _ in range(5):
+            for what, rates in work.items():
+                process = subprocess.Popen([sys.executable, '-c', what or 'import time; time.sleep(60)'], **QUIET)
+                time.sleep(0.5)
+                start = host.pipe.last()
+                time.sleep(1)
+                rates.append(host.pipe.rates(start, host.pipe.last())[1])
+                process.kill()
+                process.wait()
+        check(host.pipe)
+        shares = [100 * beside / alone for alone, beside in zip(work[None], work[COPIES])]
+        return (f'Beside a process that does nothing but copy memory, as nice as who copies a guest, the guest that rewrites 400 MB/s '
+                f'gets {statistics.median(shares):.0f} % of its work done (of five seconds, {min(shares):.0f} to {max(shares):.0f}).')
+    finally:
+        host.close()
+
+
+def document(args, version, grouped, tables, lines):
     command = f'bench/migrate.py --rounds {args.rounds}' + (' --busy' if args.busy else '') + \
         (f' --moves {args.moves}' if args.moves else '')
     return '\n'.join([
@@ -289,17 +316,58 @@ def document(args, version, tables, line):
         f'{datetime.date.today()}, {host_name()}. Rival: {version} (TCG). Load of the host at the end: {os.getloadavg()[0]:.1f}.'
         f'{args.note and " " + args.note}', '',
         f'Command: `{command}`. Medians of {args.rounds} alternating rounds; written by it, do not edit.', '',
-        *(text for rows in tables for text in rows + ['']), line, '',
+        *(text for rows in tables for text in rows + ['']), *(text for line in lines for text in (line, '')),
         'A 1 GiB guest with 360 MiB of contents; 256 MiB of it are rewritten at the rate in the first column. Blackout: from the last '
         'byte of the source\'s guest to the first of the destination\'s, one a millisecond, stamped by the host. Work: what it '
-        'calculated on its old host while it was copied; the second figure: on both hosts, from the start until all of it was '
-        'there. Ticks: of its milliseconds in the second after the hand-over. All in percent of the second before. Both hosts and '
-        'the guest share the processors of one machine, whose memory is touched before each round.', ''])
+        'did on its old host while it was copied, pages and calculation; the second figure: on both hosts, from the start until all '
+        'of it was there. Ticks: of its milliseconds in the second after the hand-over. All in percent of the second before. Both hosts and '
+        'the guest share the processors of one machine, whose memory is touched before each round, and whose kernel '
+        f'{"does not weigh" if grouped else "may weigh"} their sessions against each other.', ''])
+
+
+AUTOGROUP = '/proc/sys/kernel/sched_autogroup_enabled'
+
+
+@contextlib.contextmanager
+def one_group():
+    """Both ends are sessions of one machine here. Where a kernel weighs sessions against each other (sched(7), autogroups; not
+    below systemd's control groups), who receives would get as much of the processors as who runs, whatever its priority. Says
+    whether that could be turned off."""
+    try:
+        with open(AUTOGROUP, 'r+', encoding='ascii') as f:
+            before = f.read()
+            f.seek(0)
+            f.write('0')
+    except OSError:
+        yield not os.path.exists(AUTOGROUP)
+        return
+    try:
+        yield True
+    finally:
+        with open(AUTOGROUP, 'w', encoding='ascii') as f:
+            f.write(before)
 
 
 def busy():
     """A neighbour that wants a processor for itself."""
     return subprocess.Popen([sys.executable, '-c', 'while True: pass'], stdin=subprocess.DEVNULL)
+
+
+def measure(args):
+    """The tables, and what is said below them."""
+    tables = [table(args, 'idle host', CASES)]
+    if args.busy:
+        neighbour = busy()
+        try:
+            tables.append(table(args, 'busy host', [c for c in CASES if c[0] in ON_A_BUSY_HOST]))
+        finally:
+            neighbour.kill()
+            neighbour.wait()
+    lines = [in_folder(beside_copying, args)] if not args.only else []
+    if args.moves:
+        lines.append(in_folder(moves, args))
+    print('\n'.join(lines))
+    return tables, lines
 
 
 def interrupted(_number, _frame):
@@ -324,19 +392,11 @@ def main():
     version = first_line([args.qemu or 'qemu-system-x86_64', '--version'])
     print(f'rival: {version}', file=sys.stderr, flush=True)
     use_stamper(args.build)
-    tables = [table(args, 'idle host', CASES)]
-    if args.busy:
-        neighbour = busy()
-        try:
-            tables.append(table(args, 'busy host', [c for c in CASES if c[0] in ON_A_BUSY_HOST]))
-        finally:
-            neighbour.kill()
-            neighbour.wait()
-    line = in_folder(moves, args) if args.moves else ''
-    print(line)
+    with one_group() as grouped:
+        tables, lines = measure(args)
     if args.out:
         with open(args.out, 'w', encoding='utf-8') as f:
-            f.write(document(args, version, tables, line))
+            f.write(document(args, version, grouped, tables, lines))
 
 
 if __name__ == '__main__':
