@@ -1,6 +1,8 @@
-/* Two ends of TLS over a TCP connection, each with its carrier: nothing that was written is lost, however the other end behaves. */
+/* Two ends of TLS over a TCP connection, each with its carrier, and the pump between ssh's pipes and a machine: nothing that was
+ * written is lost, however the other end behaves. */
 #include "unit.h"
 
+#include "cmd/pump.h"
 #include "cmd/tls.h"
 #include <dirent.h>
 #include <netinet/in.h>
@@ -104,26 +106,61 @@ static void wait_carriers(void)
     assert_true(waitpid(-1, NULL, 0) > 0);
 }
 
+/* So that it finds everything at once that happens meanwhile. */
+static void stop(pid_t carrier)
+{
+    int status;
+
+    assert_int_equal(kill(carrier, SIGSTOP), 0);
+    assert_int_equal(waitpid(carrier, &status, WUNTRACED), carrier);
+}
+
+static void say_and_leave(int fd, const char *text)
+{
+    assert_int_equal(write(fd, text, strlen(text)), strlen(text));
+    shutdown(fd, SHUT_RDWR);
+    close(fd);
+}
+
 /* Somebody says goodbye and hangs up without reading what has come for him, which his carrier finds at the same time. */
 static void last_word(void **state)
 {
     struct ends e = connect_ends();
     char buf[16];
-    int status;
 
-    assert_int_equal(kill(e.client_carrier, SIGSTOP), 0);
-    assert_int_equal(waitpid(e.client_carrier, &status, WUNTRACED), e.client_carrier);
+    stop(e.client_carrier);
     assert_int_equal(write(e.server, "wait", 4), 4);
     assert_true(readable(e.client_line));
     close(e.client_line);
-    assert_int_equal(write(e.client, "bye", 3), 3);
-    shutdown(e.client, SHUT_RDWR);
-    close(e.client);
+    say_and_leave(e.client, "bye");
     assert_int_equal(kill(e.client_carrier, SIGCONT), 0);
     assert_int_equal(read_to_end(e.server, buf, sizeof(buf)), 3);
     assert_memory_equal(buf, "bye", 3);
     close(e.server);
     wait_carriers();
+}
+
+static void last_word_through_pipes(void **state)
+{
+    struct err err = ERR_INIT;
+    int in[2], out[2], fd;
+    char buf[16];
+
+    signal(SIGPIPE, SIG_IGN);
+    assert_int_equal(pipe(in) | pipe(out), 0);
+    assert_int_equal(pump_start(in[0], out[1], &fd, &err), 0);
+    pid_t pump = youngest_child();
+    close(in[0]);
+    close(out[1]);
+    stop(pump);
+    assert_int_equal(write(in[1], "wait", 4), 4);
+    say_and_leave(fd, "refused");
+    assert_int_equal(kill(pump, SIGCONT), 0);
+    assert_int_equal(read_to_end(out[0], buf, sizeof(buf)), 7);
+    assert_memory_equal(buf, "refused", 7);
+    assert_int_equal(waitpid(pump, NULL, 0), pump);
+    close(in[1]);
+    close(out[0]);
 }
 
 static void *write_much(void *opaque)
@@ -191,6 +228,7 @@ static void other_side_gone(void **state)
 
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(last_word),
+    cmocka_unit_test(last_word_through_pipes),
     cmocka_unit_test(both_ways),
     cmocka_unit_test(other_side_gone),
 };
