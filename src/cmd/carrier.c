@@ -47,3 +47,18 @@ int carrier_start(void (*fn)(void *opaque, int plain), void *opaque, int in, int
     *ret_fd = pair[0];
     return 0;
 }
+
+bool carrier_write(int fd, const u8 *buf, size_t len)
+{
+    while (len) {
+        ssize_t n = write(fd, buf, len);
+
+        if (n < 0 && errno != EINTR)
+            return false;
+        if (n > 0) {
+            buf += n;
+            len -= (size_t)n;
+        }
+    }
+    return true;
+}

@@ -14,5 +14,7 @@
  */
 int carrier_start(void (*fn)(void *opaque, int plain), void *opaque, int in, int out, int *ret_fd,
                   struct err *err);
+/* All of it, to a descriptor that blocks; false: nobody reads there any more. */
+bool carrier_write(int fd, const u8 *buf, size_t len);
 
 #endif

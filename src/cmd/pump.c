@@ -12,21 +12,6 @@
 
 #define CHUNK (256 * KiB)
 
-static bool write_all(int fd, const u8 *buf, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, buf, len);
-
-        if (n < 0 && errno != EINTR)
-            return false;
-        if (n > 0) {
-            buf += n;
-            len -= (size_t)n;
-        }
-    }
-    return true;
-}
-
 /* One direction's next bytes; false: it has ended. */
 static bool carry(int from, int to)
 {
@@ -35,7 +20,7 @@ static bool carry(int from, int to)
 
     if (n < 0 && errno == EINTR)
         return true;
-    return n > 0 && write_all(to, buf, (size_t)n);
+    return n > 0 && carrier_write(to, buf, (size_t)n);
 }
 
 struct pump {
@@ -50,9 +35,9 @@ static void pump(void *opaque, int line)
     while (poll(p, 2, -1) > 0 || errno == EINTR) {
         if (p[1].revents && !carry(line, from->out))
             break;
+        /* Whoever has the other end may still have something to say. */
         if (p[0].revents && !carry(from->in, line)) {
-            shutdown(line,
-                     SHUT_WR); /* and whoever has the other end may still have something to say */
+            shutdown(line, SHUT_WR);
             p[0].fd = -1;
         }
     }

@@ -2,6 +2,7 @@
  * each other. Whoever has a plain end always reads. */
 #include "cmd/tls_carry.h"
 
+#include "cmd/carrier.h"
 #include <errno.h>
 #include <poll.h>
 #include <sys/socket.h>
@@ -17,21 +18,6 @@ struct tls_line {
     bool deaf; /* who reads at the plain end has hung up: what comes for him is thrown away */
     int why;   /* the line broke */
 };
-
-static bool write_plain(int fd, const u8 *buf, size_t len)
-{
-    while (len) {
-        ssize_t n = write(fd, buf, len);
-
-        if (n < 0 && errno != EINTR)
-            return false;
-        if (n > 0) {
-            buf += n;
-            len -= (size_t)n;
-        }
-    }
-    return true;
-}
 
 /* After a call of OpenSSL's that returned rc: it only waits for the line. */
 static bool may_go_on(struct tls_line *c, int rc)
@@ -51,7 +37,7 @@ static bool carry_in(struct tls_line *c)
     int n;
 
     while (errno = 0, (n = openssl.SSL_read(c->ssl, buf, sizeof(buf))) > 0)
-        c->deaf = c->deaf || !write_plain(c->plain, buf, (size_t)n);
+        c->deaf = c->deaf || !carrier_write(c->plain, buf, (size_t)n);
     return may_go_on(c, n);
 }
 
