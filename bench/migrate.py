@@ -6,7 +6,8 @@ page before, calculates in between, and writes a byte to the debug port every mi
 pages or calculation. We stamp those bytes when they come out: the blackout is from the last of the source to the first of the
 destination; `work` is how much it did on its old host while it was copied, then on both until all of it was there, and
 `ticks` how many of its milliseconds it made use of in the first second after, all in percent of the second before. How much of
-its work it gets done beside somebody who only copies memory is measured, too. Nothing is asserted. Every process and file of a run is in a folder of its own, TRAPEZE_ROOT too, and gone after it.
+its work it gets done beside somebody who only copies memory is measured, too. Nothing is asserted. Every process and file of a
+run is in a folder of its own, TRAPEZE_ROOT too, and gone after it.
 """
 import argparse
 import contextlib
@@ -363,9 +364,10 @@ def measure(args):
         finally:
             neighbour.kill()
             neighbour.wait()
-    lines = [in_folder(beside_copying, args)] if not args.only else []
+    said = [in_folder(beside_copying, args)] if not args.only else []
     if args.moves:
-        lines.append(in_folder(moves, args))
+        said.append(in_folder(moves, args))
+    lines = [line if isinstance(line, str) else f'Not measured: {line["wrong"]}.' for line in said]
     print('\n'.join(lines))
     return tables, lines
 
