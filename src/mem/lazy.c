@@ -135,8 +135,11 @@ static u64 supply_stripe(struct gmem *m, u64 page, u64 count, const u8 *bytes)
     for (u64 at = 0; at < count; at += MAX(n, 1ull)) {
         for (n = 0; at + n < count && is_absent(z, page + at + n); n++)
             ;
-        if (n && supply_absent(m, page + at, n, bytes + at * PAGE_BYTES))
-            done += n;
+        if (!n || !supply_absent(m, page + at, n, bytes + at * PAGE_BYTES))
+            continue;
+        done += n;
+        if (m->accel && m->accel->came)
+            m->accel->came(m->accel_opaque, page + at, n);
     }
     pthread_mutex_unlock(&z->stripe[page / 64 % STRIPES]);
     return done;

@@ -14,8 +14,8 @@ struct store {
     struct gmem m;
     u64 bits[PAGES / 64];
     unsigned fetched, interrupted; /* atomic */
-    u64 lost, around;              /* a page that cannot be had; one that comes with its neighbour */
-    int answer;                    /* the source's, once */
+    u64 lost, around; /* a page that cannot be had; one that comes with its neighbour */
+    int answer;       /* the source's, once */
 };
 
 static void page_bytes(u64 page, u8 *ret_bytes)
@@ -119,7 +119,8 @@ static void test_runs(void **state)
     for (u64 i = 0; i < 140; i++)
         page_bytes(60 + i, bytes + i * 4096);
     memset(own, 0xee, sizeof(own));
-    assert_true(lazy_supply(&s.m, 60, own) && lazy_supply(&s.m, 64, own) && lazy_supply(&s.m, 100, own));
+    assert_true(lazy_supply(&s.m, 60, own) && lazy_supply(&s.m, 64, own) &&
+                lazy_supply(&s.m, 100, own));
     u64 missing = lazy_missing(&s.m);
     assert_int_equal(lazy_supply_run(&s.m, 60, 140, bytes), 137);
     assert_int_equal(lazy_missing(&s.m), missing - 137);
@@ -132,6 +133,35 @@ static void test_runs(void **state)
     assert_int_equal(lazy_supply_run(&s.m, PAGES - 1, 2, bytes), 0);
     assert_int_equal(lazy_supply_run(&s.m, ~0ull, 2, bytes), 0);
     assert_int_equal(s.fetched, 0);
+    free(bytes);
+    gmem_fini(&s.m);
+}
+
+static void note_came(void *opaque, u64 page, u64 count)
+{
+    struct store *s = opaque;
+
+    assert_true(count > 0);
+    for (u64 i = 0; i < count; i++) {
+        assert_false(lazy_absent(&s->m, (page + i) * 4096));
+        s->bits[(page + i) / 64] ^= BIT((page + i) % 64);
+    }
+}
+
+static void test_the_accelerator_hears_of_each_page_once(void **state)
+{
+    const struct gmem_accel accel = {.came = note_came};
+    struct store s;
+    u8 *bytes = calloc(70, 4096);
+
+    open_store(&s);
+    s.m.accel = &accel;
+    s.m.accel_opaque = &s;
+    assert_true(lazy_supply(&s.m, 30, bytes));
+    assert_int_equal(lazy_supply_run(&s.m, 10, 70, bytes), 69);
+    assert_int_equal(lazy_supply_run(&s.m, 10, 70, bytes), 0);
+    for (u64 i = 0; i < PAGES; i++)
+        assert_int_equal(s.bits[i / 64] >> (i % 64) & 1, i && (i < 10 || i >= 80));
     free(bytes);
     gmem_fini(&s.m);
 }
@@ -254,7 +284,8 @@ static void test_many_threads(void **state)
 static const struct CMUnitTest tests[] = {
     cmocka_unit_test(test_an_access_brings_its_pages_only),
     cmocka_unit_test(test_late_bytes_are_dropped),
-        cmocka_unit_test(test_runs),
+    cmocka_unit_test(test_runs),
+    cmocka_unit_test(test_the_accelerator_hears_of_each_page_once),
     cmocka_unit_test(test_a_source_may_supply_or_let_go),
     cmocka_unit_test(test_the_end_brings_all),
     cmocka_unit_test(test_a_lost_page_is_an_error),

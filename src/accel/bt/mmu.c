@@ -172,6 +172,8 @@ static u64 delta_now(struct cpu *c, u64 lin, u64 gpa, bool writable, bool write,
         return view_delta(c, lin, offset, false);
     if (!lazy_need(ram, offset))
         return 0;
+    if (ram->absent)
+        __atomic_store_n(&c->vcpu->bt->reached, offset >> 12, __ATOMIC_RELAXED);
     if (!writable || !noting || dirty_noted(ram, offset >> 12))
         return view_delta(c, lin, offset, writable);
     enum heat_guess guess = HEAT_NOTE;

@@ -65,6 +65,7 @@ struct bt {
     unsigned nvcpus;
     struct vcpu **vcpu;
     u8 *heat;          /* per page of RAM, see heat.c */
+    u64 reached;       /* while pages are absent: the last one that a vCPU came to; atomic */
 };
 
 enum sync_state { VCPU_OUTSIDE, VCPU_INSIDE };
