@@ -47,7 +47,7 @@ struct gmem_accel {
     int (*need)(void *opaque, u64 page);
     /* Puts 4096 bytes in place of an absent page, all at once for the guest. 0 or -errno. NULL: memcpy() does. */
     int (*place)(void *opaque, u64 page, const void *bytes4096);
-    /* Pages that were absent are in place. Any thread; may do what makes their use cheaper. */
+    /* Pages that were absent are in place. Any thread; may make their use cheaper, but who brings their neighbours waits. */
     void (*came)(void *opaque, u64 page, u64 count);
 };
 
@@ -68,8 +68,7 @@ struct gmem {
     /* dirty.h */
     pthread_mutex_t dirty_lock; /* protects logs; the first of all locks */
     struct dirty_log *logs;
-    u64 *
-        dirty; /* pages noted and not yet moved to the logs; atomic; made by the first log, freed at the end */
+    u64 *dirty; /* pages noted and not yet moved to the logs; atomic; made by the first log, freed at the end */
     bool dirty_on;
     /* lazy.h */
     const u64 *absent; /* NULL: all pages are present; atomic */

@@ -122,6 +122,8 @@ static bool supply_absent(struct gmem *m, u64 page, u64 count, const u8 *bytes)
     __atomic_fetch_and(&z->absent[page / 64], ~bits, __ATOMIC_SEQ_CST);
     if (!__atomic_sub_fetch(&z->missing, count, __ATOMIC_SEQ_CST))
         __atomic_store_n(&m->absent, NULL, __ATOMIC_SEQ_CST);
+    if (m->accel && m->accel->came)
+        m->accel->came(m->accel_opaque, page, count);
     return true;
 }
 
@@ -135,11 +137,8 @@ static u64 supply_stripe(struct gmem *m, u64 page, u64 count, const u8 *bytes)
     for (u64 at = 0; at < count; at += MAX(n, 1ull)) {
         for (n = 0; at + n < count && is_absent(z, page + at + n); n++)
             ;
-        if (!n || !supply_absent(m, page + at, n, bytes + at * PAGE_BYTES))
-            continue;
-        done += n;
-        if (m->accel && m->accel->came)
-            m->accel->came(m->accel_opaque, page + at, n);
+        if (n && supply_absent(m, page + at, n, bytes + at * PAGE_BYTES))
+            done += n;
     }
     pthread_mutex_unlock(&z->stripe[page / 64 % STRIPES]);
     return done;

@@ -14,8 +14,8 @@ struct store {
     struct gmem m;
     u64 bits[PAGES / 64];
     unsigned fetched, interrupted; /* atomic */
-    u64 lost, around; /* a page that cannot be had; one that comes with its neighbour */
-    int answer;       /* the source's, once */
+    u64 lost, around;              /* a page that cannot be had; one that comes with its neighbour */
+    int answer;                    /* the source's, once */
 };
 
 static void page_bytes(u64 page, u8 *ret_bytes)
@@ -119,8 +119,7 @@ static void test_runs(void **state)
     for (u64 i = 0; i < 140; i++)
         page_bytes(60 + i, bytes + i * 4096);
     memset(own, 0xee, sizeof(own));
-    assert_true(lazy_supply(&s.m, 60, own) && lazy_supply(&s.m, 64, own) &&
-                lazy_supply(&s.m, 100, own));
+    assert_true(lazy_supply(&s.m, 60, own) && lazy_supply(&s.m, 64, own) && lazy_supply(&s.m, 100, own));
     u64 missing = lazy_missing(&s.m);
     assert_int_equal(lazy_supply_run(&s.m, 60, 140, bytes), 137);
     assert_int_equal(lazy_missing(&s.m), missing - 137);

@@ -50,7 +50,8 @@ static int lazy_became_absent(void *opaque, struct err *err)
 
 /*
  * Pages that come so far ahead of where a vCPU is are mapped for it, or it would have a host fault at every sixteenth of them.
- * Nearer ones it waits for, or soon will: there only their coming counts. What is farther away it may never need, and less than a fault brings is not worth a call.
+ * Nearer ones it waits for, or soon will: there only their coming counts. What is farther away it may never need, and less
+ * than a fault brings is not worth a call.
  * By reading: with MADV_POPULATE_WRITE each page is a fault of its own, which takes twice as long.
  */
 #define MAP_FROM_PAGES (8 * MiB / 4096)
